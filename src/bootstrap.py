@@ -1,0 +1,71 @@
+"""From a fresh machine with Python alone to a finished job: `python -m src.bootstrap notebooks` or `... tests`.
+
+Makes the virtual environment .venv, installs what is missing there, and runs the job in it. Uses the standard library
+only, since nothing else is installed yet.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+ENVIRONMENT = ROOT / ".venv"
+NOTEBOOKS = ("01_img_generation.ipynb",)
+JOBS = {
+    "notebooks": ("requirements.txt",),
+    "tests": ("requirements.txt", "requirements-dev.txt"),
+}
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1 or arguments[0] not in JOBS:
+        print(f"usage: python -m src.bootstrap {'|'.join(JOBS)}", file=sys.stderr)
+        return 2
+    if sys.version_info < (3, 11):  # noqa: UP036 (the one file that an older Python can run far enough to say so)
+        print(f"error: Python {sys.version.split()[0]} is too old: use Python 3.11 or later", file=sys.stderr)
+        return 1
+    job = arguments[0]
+    try:
+        python = prepare_environment(JOBS[job])
+        run_notebooks(python) if job == "notebooks" else run(python, "-m", "pytest", "-q")
+    except subprocess.CalledProcessError as error:
+        print(f"error: {' '.join(map(str, error.cmd))} ended with status {error.returncode}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def prepare_environment(requirements: tuple[str, ...]) -> Path:
+    """Create .venv and install `requirements` where that was not done yet; returns its Python."""
+    python = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    stamp = ENVIRONMENT / f"installed-{requirements[-1]}"
+    wanted = hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in requirements)).hexdigest()
+    if not python.is_file():
+        print(f"creating {ENVIRONMENT.name}", flush=True)
+        venv.create(ENVIRONMENT, with_pip=True)
+    if not stamp.is_file() or stamp.read_text() != wanted:
+        print(f"installing {requirements[-1]}: several GB with torch, minutes on a fast connection", flush=True)
+        run(python, "-m", "pip", "install", "-q", "-r", requirements[-1])
+        stamp.write_text(wanted)
+    return python
+
+
+def run_notebooks(python: Path) -> None:
+    """Execute the notebooks in the quick profile and keep them as HTML pages; the notebooks stay as they are."""
+    output = ROOT / "metrics" / "quick"
+    environment = {**os.environ, "PROFILE": "quick"}
+    for notebook in NOTEBOOKS:
+        print(f"running {notebook} in the quick profile", flush=True)
+        command = (python, "-m", "nbconvert", "--execute", "--to", "html", "--output-dir", output, notebook)
+        subprocess.run(command, cwd=ROOT, env=environment, check=True)
+        print(f"wrote {(output / notebook).relative_to(ROOT).with_suffix('.html').as_posix()}", flush=True)
+
+
+def run(python: Path, *arguments: str) -> None:
+    subprocess.run((python, *arguments), cwd=ROOT, check=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

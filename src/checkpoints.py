@@ -1,0 +1,82 @@
+"""Saving and loading: atomic writes, safe loads, published weights beside the configuration that rebuilds them."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from src.paths import relative
+
+
+class CheckpointError(RuntimeError):
+    """A saved file is missing, damaged, or does not belong to what it is loaded into."""
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Call `write` on a file beside `path`, flush it to disk and move it into place.
+
+    A kill at any moment leaves either the previous file or the new one, whole.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_json(path: Path, content: dict) -> None:
+    """Write `content` as indented JSON, atomically."""
+    text = json.dumps(content, indent=2) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def load_json(path: Path) -> dict:
+    """Read a JSON object. Raises CheckpointError where the file is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{relative(path)} does not exist") from None
+    except ValueError as error:
+        raise CheckpointError(f"{relative(path)} is not valid JSON ({error}): restore it with git checkout") from None
+
+
+def save_state(path: Path, state: dict) -> None:
+    """Write a training state: tensors, numbers, strings, dicts and lists of them."""
+    write_atomically(path, lambda temporary: torch.save(state, temporary))
+
+
+def load_state(path: Path) -> dict:
+    """Read a training state onto the CPU, running no code that the file may carry (`weights_only`)."""
+    if not path.is_file():
+        raise CheckpointError(f"{relative(path)} does not exist")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen types for a damaged archive
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{relative(path)} cannot be read ({reason}): delete it and train again") from error
+
+
+def save_weights(path: Path, weights: dict[str, torch.Tensor], description: dict) -> None:
+    """Publish weights as safetensors, and beside them a .json that says what they are and how to rebuild the model."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    write_atomically(path, lambda temporary: save_file(contiguous, temporary))
+    save_json(path.with_suffix(".json"), description)
+
+
+def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+    """Published weights and their description. Raises CheckpointError where either is missing or damaged."""
+    if not path.is_file():
+        raise CheckpointError(f"{relative(path)} does not exist")
+    description = load_json(path.with_suffix(".json"))
+    try:
+        return load_file(path), description
+    except SafetensorError as error:
+        raise CheckpointError(f"{relative(path)} is damaged ({error}): restore it with git checkout") from error

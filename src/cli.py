@@ -1,0 +1,282 @@
+"""The command line: parse, call, print."""
+
+import argparse
+import json
+import sys
+import time
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+from src import checkpoints, paths, results, runtime
+from src.config import PROFILES, ClassifierConfig, image_profile
+from src.image import benchmark, classifier, data, generate, metrics, training
+
+FAILED = 1
+WRONG_USE = 2
+
+
+class UsageError(ValueError):
+    """What was asked for cannot be done; the message says how to ask instead."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, or 1 with one line on standard error."""
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    options = build_parser().parse_args(arguments)
+    try:
+        runtime.start_processes()
+        options.command(options)
+    except (UsageError, ValueError, OSError, checkpoints.CheckpointError, data.DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to go on from the last checkpoint", file=sys.stderr)
+        return 130
+    finally:
+        runtime.stop_processes()
+    return 0
+
+
+# --- commands ---
+
+
+def find_data(_: argparse.Namespace) -> None:
+    """Fetch MNIST or find it, and say what is there."""
+    for split in data.SPLITS:
+        digits = data.load_mnist(split)
+        print(f"{digits.source:15} {split:10} {len(digits):6,} digits of 28 x 28 pixels")
+    if digits.complete:
+        print(f"in {paths.relative(paths.MNIST)}, checksums right")
+
+
+def image_train(options: argparse.Namespace) -> None:
+    digits = data.load_mnist("train")
+    config, evaluation = image_profile(options.profile, len(digits))
+    changes = {name: getattr(options, name) for name in ("epochs", "seed") if getattr(options, name) is not None}
+    config = replace(config, **changes)
+    where = paths.ImagePaths(options.run or options.profile)
+    prepare_run(where, options.overwrite)
+    judge = metrics.Judge(data.load_mnist("validation"), evaluation) if runtime.is_main() else None
+    run = training.train(config, digits, where, judge.rank if judge else None, on_checkpoint=print_checkpoint)
+    if runtime.is_main():
+        print(f"{run.epoch} epochs, {run.step:,} steps, {run.seconds / 60:.1f} minutes of training")
+        print(f"best generator: {paths.relative(where.generator)}")
+
+
+def prepare_run(where: paths.ImagePaths, overwrite: bool) -> None:
+    """Go on where there is a training state; never train over published weights unasked."""
+    latest = training.latest_checkpoint(where)
+    if overwrite:
+        if runtime.is_main():
+            for path in (*where.checkpoints.glob("epoch_*.pt"), where.training_log):
+                path.unlink(missing_ok=True)
+        runtime.wait_for_all()
+    elif latest:
+        if runtime.is_main():
+            print(f"going on from {paths.relative(latest)}")
+    elif where.generator.is_file():
+        raise UsageError(
+            f"{paths.relative(where.generator)} is there, without a training state to go on from: "
+            "add --run NAME to train beside it, or --overwrite to replace it"
+        )
+
+
+def print_checkpoint(run: training.Run) -> None:
+    scores = run.scores[-1]
+    print(
+        f"\nepoch {run.epoch}: fid_mnist {scores['fid_mnist']:.3f}, "
+        f"inception_score_mnist {scores['inception_score_mnist']:.3f} (validation digits)"
+    )
+
+
+def image_train_classifier(options: argparse.Namespace) -> None:
+    target = paths.PUBLISHED.classifier
+    refuse_existing(target, options.overwrite)
+    config = ClassifierConfig()
+    digits = {split: data.load_mnist(split) for split in data.SPLITS}
+    began = time.perf_counter()
+    network = classifier.train(config, digits["train"])
+    seconds = time.perf_counter() - began
+    accuracy = {split: classifier.accuracy(network, digits[split]) for split in ("validation", "test")}
+    measured = {"data": digits["train"].source, "training_seconds": round(seconds, 1), "accuracy": accuracy}
+    classifier.publish(network, config, measured, target)
+    print(f"{paths.relative(target)}: accuracy {accuracy['validation']:.2%} validation, {accuracy['test']:.2%} test")
+
+
+def image_evaluate(options: argparse.Namespace) -> None:
+    where = paths.ImagePaths(options.run)
+    generator = generate.load_generator(options.model or where.generator)
+    evaluation = PROFILES[options.profile][1]
+    measured = metrics.evaluate(generator, evaluation, options.inception)
+    if options.model:
+        print(json.dumps(measured["final"], indent=2))
+    else:
+        history = training.read_history(where)
+        checkpoints.save_json(where.metrics, {**measured, **history})
+        print(f"wrote {paths.relative(where.metrics)}")
+        print_final(measured)
+
+
+def print_final(measured: dict) -> None:
+    for name, row in measured["final"].items():
+        if name != "digit_shares":
+            spread = f" +- {row['std']:.4f}" if row["std"] is not None else ""
+            print(f"{name:28} {row['mean']:9.4f}{spread}   (real digits: {row['real']:.4f})")
+    for name, why in measured["not_measured"].items():
+        print(f"{name}: not measured ({why})")
+
+
+def image_generate(options: argparse.Namespace) -> None:
+    output = Path(options.output or paths.PUBLISHED.samples / f"digits_seed{options.seed}.png")
+    refuse_existing(output, options.overwrite)
+    check_suffix(output, (".png", ".npy", ""))
+    generator = generate.load_generator(options.model)
+    images = generate.sample(generator, options.count, options.seed)
+    save(images, output, columns=options.columns)
+    print(f"wrote {options.count} digits to {paths.relative(output)}")
+
+
+def image_interpolate(options: argparse.Namespace) -> None:
+    name = f"interpolation_{options.start}_{options.end}.png"
+    output = Path(options.output or paths.PUBLISHED.samples / name)
+    refuse_existing(output, options.overwrite)
+    check_suffix(output, (".png", ".npy", ""))
+    generator = generate.load_generator(options.model)
+    images = generate.interpolate(generator, options.start, options.end, options.steps)
+    save(images, output, columns=options.steps)
+    print(f"wrote {options.steps} steps from seed {options.start} to seed {options.end} to {paths.relative(output)}")
+
+
+def save(images, output: Path, columns: int) -> None:
+    """By the output's suffix: .png is one grid, .npy an array, none a folder of single PNG files."""
+    if output.suffix == ".npy":
+        generate.save_array(images, output)
+    elif output.suffix == ".png":
+        generate.save_grid(images, output, columns)
+    else:
+        generate.save_images(images, output)
+
+
+def check_suffix(output: Path, known: tuple[str, ...]) -> None:
+    if output.suffix not in known:
+        raise UsageError(f"cannot write {output.name}: end it in .png (a grid) or .npy, or name a folder")
+
+
+def refuse_existing(target: Path, overwrite: bool) -> None:
+    if target.exists() and not overwrite:
+        raise UsageError(f"{paths.relative(target)} exists: add --overwrite to replace it")
+
+
+def image_ablate(options: argparse.Namespace) -> None:
+    checkpoints.save_json(paths.PUBLISHED.ablation, benchmark.ablate(options.minutes))
+    print(f"wrote {paths.relative(paths.PUBLISHED.ablation)}")
+
+
+def write_results(_: argparse.Namespace) -> None:
+    for path in results.write():
+        print(f"wrote {paths.relative(path)}")
+
+
+def verify(_: argparse.Namespace) -> None:
+    """Measure the committed generator anew, and compare with the recorded numbers."""
+    where = paths.PUBLISHED
+    recorded = checkpoints.load_json(where.metrics)["final"]
+    test = data.load_mnist("test")
+    if not test.complete:
+        raise UsageError("the recorded numbers were measured on MNIST, which is not here: run python -m src data")
+    measured = metrics.evaluate(generate.load_generator(), PROFILES["full"][1])["final"]
+    wrong = []
+    for name, row in measured.items():
+        if name != "digit_shares":
+            agrees = abs(row["mean"] - recorded[name]["mean"]) <= TOLERANCE * max(abs(recorded[name]["mean"]), 0.01)
+            print(f"{name:28} recorded {recorded[name]['mean']:9.4f}   measured {row['mean']:9.4f}   "
+                  f"{'agrees' if agrees else 'DIFFERS'}")  # fmt: skip
+            wrong += [] if agrees else [name]
+    if wrong:
+        raise UsageError(f"more than {TOLERANCE:.0%} off the recorded values: {', '.join(wrong)}")
+
+
+TOLERANCE = 0.02  # relative; other processors round differently, and a few pixels flip by one grey level
+
+
+def bench(options: argparse.Namespace) -> None:
+    checkpoints.save_json(paths.PUBLISHED.benchmark, benchmark.compare(options.minutes))
+    print(f"wrote {paths.relative(paths.PUBLISHED.benchmark)}")
+
+
+# --- arguments ---
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m src", description="Generative models of digits and of music.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    add(commands, "data", find_data, "fetch the data sets or find them; say what is there")
+    image = commands.add_parser("image", help="the DCGAN on MNIST").add_subparsers(required=True, metavar="COMMAND")
+
+    command = add(image, "train", image_train, "train the DCGAN, or go on from its latest checkpoint")
+    command.add_argument("--profile", choices=PROFILES, default="full", help="full: 50 epochs (default); quick: 2")
+    command.add_argument("--run", help="name of the run, whose files go to folders of that name (default: the profile)")
+    command.add_argument("--epochs", type=int, help="passes over the 50,000 training digits")
+    command.add_argument("--seed", type=int, help="of weights, batches and noise (default: 0)")
+    add_overwrite(command, "begin again, deleting the run's checkpoints")
+
+    command = add(image, "train-classifier", image_train_classifier, "train the reference classifier (about 5 minutes)")
+    add_overwrite(command, "replace the committed classifier: every mnist metric changes its meaning")
+
+    command = add(image, "evaluate", image_evaluate, "measure a generator against the test digits")
+    command.add_argument(
+        "--profile",
+        choices=PROFILES,
+        default="full",
+        help="full: 3 seeds of 10,000 images (default); quick: 1 of 2,000",
+    )
+    command.add_argument("--run", default="full", help="the run to evaluate (default: full, the committed model)")
+    command.add_argument("--model", help=".safetensors or training state .pt: print its scores, write nothing")
+    command.add_argument(
+        "--inception",
+        nargs="?",
+        const="download",
+        metavar="WEIGHTS",
+        help="also measure with InceptionV3, from a file of its weights or else downloading them; slow on a CPU",
+    )
+
+    command = add(image, "generate", image_generate, "draw digits")
+    command.add_argument("--count", type=int, default=64, help="number of digits (default: 64)")
+    command.add_argument("--seed", type=int, default=0, help="image i depends on (seed, i) alone (default: 0)")
+    command.add_argument("--columns", type=int, default=8, help="of the grid (default: 8)")
+    add_output(command)
+
+    command = add(image, "interpolate", image_interpolate, "digits on the great circle between two seeds")
+    command.add_argument("--start", type=int, default=0, help="seed of the first digit (default: 0)")
+    command.add_argument("--end", type=int, default=1, help="seed of the last digit (default: 1)")
+    command.add_argument("--steps", type=int, default=10, help="number of digits, both ends included (default: 10)")
+    add_output(command)
+
+    command = add(image, "ablate", image_ablate, "train the DCGAN's variants for the same time each; write the table")
+    command.add_argument("--minutes", type=float, default=3, help="of training for each variant (default: 3)")
+
+    add(commands, "results", write_results, "rebuild RESULTS.md and its figures from the metrics JSON")
+    add(commands, "verify", verify, "re-measure the committed models and compare with the recorded numbers")
+    command = add(commands, "bench", bench, "timings, and training against the tutorial's DCGAN at equal wall-clock")
+    command.add_argument("--minutes", type=float, default=15, help="of training for each of the two (default: 15)")
+    return parser
+
+
+def add(commands, name: str, function, text: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    command.set_defaults(command=function)
+    return command
+
+
+def add_output(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--output", help="NAME.png: one grid; NAME.npy: uint8 (count, 1, 28, 28); else: folder of PNGs"
+    )
+    command.add_argument("--model", help=".safetensors or training state .pt (default: the committed generator)")
+    add_overwrite(command, "replace the output")
+
+
+def add_overwrite(command: argparse.ArgumentParser, text: str) -> None:
+    command.add_argument("--overwrite", action="store_true", help=text)

@@ -1,0 +1,78 @@
+"""Typed configurations: the only home of defaults."""
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """Everything that decides what a DCGAN training run computes.
+
+    Defaults are the full run. Learning rates are Adam's; `r1_*` is the gradient penalty on real images (Mescheder et
+    al. 2018), applied every `r1_interval` steps with its weight scaled up to match (Karras et al. 2020).
+    """
+
+    latent_dim: int = 100
+    generator_width: int = 32  # channels of the last hidden layer; doubles towards the latent
+    discriminator_width: int = 48  # channels of the first layer; doubles towards the logit
+    discriminator_norm: str = "none"  # "none", "batch" or "spectral"
+    epochs: int = 50
+    batch_size: int = 128
+    learning_rate: float = 5e-4
+    beta1: float = 0.5
+    beta2: float = 0.99
+    decay_fraction: float = 0.6  # share of the run, at its end, over which the learning rate falls to zero
+    r1_weight: float = 1.0  # 0 turns the penalty off
+    r1_interval: int = 16  # steps
+    ema_decay: float = 0.9995  # per step
+    checkpoint_every: int = 5  # epochs
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.discriminator_norm not in ("none", "batch", "spectral"):
+            raise ValueError(f"discriminator_norm is {self.discriminator_norm!r}: use 'none', 'batch' or 'spectral'")
+        for name in ("latent_dim", "generator_width", "discriminator_width", "epochs", "batch_size",
+                     "r1_interval", "checkpoint_every"):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """The reference digit classifier, whose features define the `mnist` metrics."""
+
+    width: int = 32
+    epochs: int = 14
+    batch_size: int = 256
+    learning_rate: float = 3e-3  # peak of the one-cycle schedule
+    weight_decay: float = 0.05
+    dropout: float = 0.3
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How generated digits are judged."""
+
+    count: int = 10_000  # images per seed
+    seeds: tuple[int, ...] = (1000, 1001, 1002)
+    neighbours: int = 3  # k of the precision and recall manifolds (Kynkaanniemi et al. 2019)
+    splits: int = 10  # of the Inception Score
+    kid_subsets: int = 100
+    kid_subset_size: int = 1000
+
+
+PROFILES = {
+    "full": (ImageConfig(), EvaluationConfig()),
+    "quick": (ImageConfig(epochs=2, checkpoint_every=1), EvaluationConfig(count=2_000, seeds=(1000,))),
+}
+FULL_TRAINING_COUNT = 50_000  # digits
+
+
+def image_profile(name: str, training_count: int) -> tuple[ImageConfig, EvaluationConfig]:
+    """What to compute for `quick` (minutes) or `full` (the published result).
+
+    On a smaller set the epochs, and the interval of checkpoints, grow in proportion: about as many steps are made.
+    """
+    config, evaluation = PROFILES[name]
+    scale = max(1, round(FULL_TRAINING_COUNT / training_count))
+    return replace(config, epochs=scale * config.epochs, checkpoint_every=scale * config.checkpoint_every), evaluation

@@ -1,0 +1,1 @@
+"""The image wing: a DCGAN that draws MNIST digits."""

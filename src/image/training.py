@@ -1,0 +1,272 @@
+"""Adversarial training: the loop, its checkpoints and its log."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+from tqdm.auto import tqdm
+
+from src import checkpoints, paths, runtime
+from src.config import ImageConfig
+from src.image import dcgan, generate
+from src.image.data import Digits, to_unit_range
+
+GRID_COLUMNS = 10
+GRID_SEED = 0
+
+Score = Callable[[dcgan.Generator], dict[str, float]]
+
+
+@dataclass
+class Run:
+    """A training run at one moment: all that resuming it needs."""
+
+    config: ImageConfig
+    generator: dcgan.Generator
+    discriminator: dcgan.Discriminator
+    average: dcgan.Generator  # exponential moving average of the generator, the model that is judged and published
+    generator_optimiser: torch.optim.Adam
+    discriminator_optimiser: torch.optim.Adam
+    epoch: int = 0  # epochs finished
+    step: int = 0  # steps finished
+    seconds: float = 0.0  # spent in training steps, evaluations and saving not counted
+    scores: list[dict] = field(default_factory=list)  # of each checkpoint, with its epoch
+
+    _PARTS = ("generator", "discriminator", "average", "generator_optimiser", "discriminator_optimiser")
+
+    def state_dict(self) -> dict:
+        state = {name: getattr(self, name).state_dict() for name in self._PARTS}
+        counters = {name: getattr(self, name) for name in ("epoch", "step", "seconds", "scores")}
+        return state | counters | {"config": asdict(self.config)}
+
+    def load_state_dict(self, state: dict) -> None:
+        for name in self._PARTS:
+            getattr(self, name).load_state_dict(state[name])
+        for name in ("epoch", "step", "seconds", "scores"):
+            setattr(self, name, state[name])
+
+
+def start(config: ImageConfig) -> Run:
+    """A run before its first step; its weights depend on `config` alone."""
+    where = runtime.device()
+    torch.manual_seed(config.seed)
+    generator = dcgan.build_generator(config).to(where, memory_format=torch.channels_last)
+    discriminator = dcgan.build_discriminator(config).to(where, memory_format=torch.channels_last)
+    adam = {"lr": config.learning_rate, "betas": (config.beta1, config.beta2)}
+    return Run(
+        config,
+        generator,
+        discriminator,
+        deepcopy(generator).eval().requires_grad_(False),
+        torch.optim.Adam(generator.parameters(), **adam),
+        torch.optim.Adam(discriminator.parameters(), **adam),
+    )
+
+
+def train(
+    config: ImageConfig,
+    digits: Digits,
+    where: paths.ImagePaths,
+    score: Score | None = None,
+    on_checkpoint: Callable[[Run], None] | None = None,
+    progress: bool = True,
+) -> Run:
+    """Train to `config.epochs`, going on from the run's latest checkpoint where there is one.
+
+    Every `checkpoint_every` epochs and at the end: the training state, a grid of always the same latents, and what
+    `score` says of the averaged generator; the best by its `fid_mnist` is published as `where.generator`. Losses and
+    scores go to `where.training_log`, one JSON object a line.
+
+    Raises:
+        CheckpointError: where the folder holds a run of another configuration.
+    """
+    run = resume(config, where)
+    images = digits.images.to(runtime.device())
+    steps = config.epochs * (len(images) // config.batch_size)
+    bar = tqdm(total=steps, initial=run.step, desc="DCGAN", unit="step", disable=not (progress and runtime.is_main()))
+    log = Log(where.training_log, run.epoch)
+    if run.step == 0:
+        log.write({"epoch": 0, "data": digits.source, "config": asdict(config), "machine": runtime.describe()})
+    while run.epoch < config.epochs:
+        losses = train_epoch(run, images, steps, bar)
+        log.write({"epoch": run.epoch, "seconds": round(run.seconds, 2), **losses})
+        if run.epoch % config.checkpoint_every == 0 or run.epoch == config.epochs:
+            runtime.average_buffers(run.average)
+            if runtime.is_main():
+                save_checkpoint(run, where, score, log)
+                if on_checkpoint:
+                    on_checkpoint(run)
+            runtime.wait_for_all()
+    bar.close()
+    return run
+
+
+def resume(config: ImageConfig, where: paths.ImagePaths) -> Run:
+    """The run as its latest checkpoint left it, or before its first step where there is none."""
+    run = start(config)
+    path = latest_checkpoint(where)
+    if path:
+        state = checkpoints.load_state(path)
+        other = [key for key, value in asdict(config).items() if state["config"].get(key) != value]
+        if other:
+            differences = ", ".join(f"{key} {state['config'].get(key)}, now {getattr(config, key)}" for key in other)
+            raise checkpoints.CheckpointError(
+                f"{paths.relative(path)} is of another configuration ({differences}): "
+                "choose another --run, or --overwrite to begin again"
+            )
+        run.load_state_dict(state)
+    return run
+
+
+def latest_checkpoint(where: paths.ImagePaths) -> Path | None:
+    return max(where.checkpoints.glob("epoch_*.pt"), default=None)
+
+
+def train_epoch(run: Run, images: Tensor, total_steps: int, bar: tqdm) -> dict[str, float]:
+    """One pass over `images`, uint8 on the device, in the order of (seed, epoch); returns the mean losses in nats."""
+    began = time.perf_counter()
+    totals = torch.zeros(3, device=images.device)
+    count = 0
+    for real, latents in batches(run.config, images, run.epoch):
+        set_learning_rate(run, total_steps)
+        totals += train_step(run, real, latents)
+        count += 1
+        run.step += 1
+        bar.update()
+    run.epoch += 1
+    names = ("discriminator_loss", "generator_loss", "r1")
+    means = dict(zip(names, (totals / count).tolist(), strict=True))  # also waits for an accelerator to finish
+    means["r1"] *= run.config.r1_interval
+    run.seconds += time.perf_counter() - began
+    return {name: round(value, 5) for name, value in means.items()}
+
+
+def batches(config: ImageConfig, images: Tensor, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Real images (batch, 1, 28, 28) in [-1, 1] and latents (batch, latent_dim) for each step of an epoch.
+
+    Among several processes each gets its share of every batch. An incomplete last batch is left out.
+    """
+    stream = runtime.random_stream(config.seed, epoch)
+    for rows in torch.randperm(len(images), generator=stream).split(config.batch_size):
+        if len(rows) == config.batch_size:
+            latents = torch.randn(config.batch_size, config.latent_dim, generator=stream)
+            real = images[runtime.own_share(rows).to(images.device)]
+            yield to_unit_range(real), runtime.own_share(latents).to(images.device)
+
+
+def train_step(run: Run, real: Tensor, latents: Tensor) -> Tensor:
+    """Update discriminator, generator and average once.
+
+    Returns the losses (3,): the discriminator's and the generator's non-saturating loss (Goodfellow et al. 2014), and
+    the penalty E |grad D(x)|^2 where this step computes it, else 0.
+    """
+    config = run.config
+    with runtime.autocast(real.device):
+        fake = run.generator(latents)
+
+    run.discriminator.requires_grad_(True)
+    run.discriminator_optimiser.zero_grad()
+    with runtime.autocast(real.device):
+        real_logits, fake_logits = run.discriminator(real), run.discriminator(fake.detach())
+        discriminator_loss = softplus(-real_logits.float()).mean() + softplus(fake_logits.float()).mean()
+    discriminator_loss.backward()
+    penalty = torch.zeros((), device=real.device)
+    if config.r1_weight and run.step % config.r1_interval == 0:
+        penalty = squared_gradient(run.discriminator, real)
+        (penalty * (config.r1_weight / 2 * config.r1_interval)).backward()
+    runtime.average_gradients(run.discriminator)
+    run.discriminator_optimiser.step()
+
+    run.discriminator.requires_grad_(False)
+    run.generator_optimiser.zero_grad()
+    with runtime.autocast(real.device):
+        generator_loss = softplus(-run.discriminator(fake).float()).mean()
+    generator_loss.backward()
+    runtime.average_gradients(run.generator)
+    run.generator_optimiser.step()
+    # The average follows fast at first, so that the random start is forgotten.
+    update_average(run.average, run.generator, min(config.ema_decay, (1 + run.step) / (10 + run.step)))
+    return torch.stack([discriminator_loss.detach(), generator_loss.detach(), penalty.detach()])
+
+
+def squared_gradient(discriminator: nn.Module, real: Tensor) -> Tensor:
+    """E |grad_x D(x)|^2 over real images: R1 (Mescheder et al. 2018, eq. 9). In float32: it is differentiated twice."""
+    real = real.detach().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(discriminator(real).sum(), real, create_graph=True)
+    return gradient.square().sum(dim=(1, 2, 3)).mean()
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """average <- decay average + (1 - decay) model, batch-norm statistics included; counters are copied."""
+    for old, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        if old.is_floating_point():
+            old.lerp_(new, 1 - decay)
+        else:
+            old.copy_(new)
+
+
+def set_learning_rate(run: Run, total_steps: int) -> None:
+    """Constant, then linearly to zero over the last `decay_fraction` of the run."""
+    left = 1 - run.step / total_steps
+    for optimiser in (run.generator_optimiser, run.discriminator_optimiser):
+        for group in optimiser.param_groups:
+            group["lr"] = run.config.learning_rate * min(1.0, left / max(run.config.decay_fraction, 1e-9))
+
+
+def save_checkpoint(run: Run, where: paths.ImagePaths, score: Score | None, log: "Log") -> None:
+    """Score the averaged generator, then write grid, best weights and, last, the training state."""
+    scores = {"epoch": run.epoch, "training_seconds": round(run.seconds, 1)}
+    scores |= score(run.average) if score else {}
+    run.scores.append(scores)
+    log.write(scores)
+    fixed = generate.sample(run.average, GRID_COLUMNS**2, GRID_SEED)
+    generate.save_grid(fixed, where.grid(run.epoch), GRID_COLUMNS)
+    if "fid_mnist" not in scores or scores is min(run.scores, key=lambda row: row["fid_mnist"]):
+        checkpoints.save_weights(where.generator, run.average.state_dict(), {"config": asdict(run.config), **scores})
+    checkpoints.save_state(where.checkpoint(run.epoch), run.state_dict())
+
+
+class Log:
+    """A JSONL file of one object per event; what lies beyond `epoch` is dropped, since it will be computed again."""
+
+    def __init__(self, path: Path, epoch: int):
+        self.path = path
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        self.lines = [line for line in lines if json.loads(line)["epoch"] <= epoch] if epoch else []
+
+    def write(self, entry: dict) -> None:
+        if runtime.is_main():
+            self.lines.append(json.dumps(entry))
+            content = "\n".join(self.lines) + "\n"
+            checkpoints.write_atomically(self.path, lambda path: path.write_text(content, encoding="utf-8"))
+
+
+def finished(config: ImageConfig, where: paths.ImagePaths) -> bool:
+    """Whether the run is complete: its generator published and its log at the last epoch."""
+    if not (where.generator.is_file() and where.training_log.is_file()):
+        return False
+    last = json.loads(where.training_log.read_text(encoding="utf-8").splitlines()[-1])
+    return last["epoch"] == config.epochs and "training_seconds" in last
+
+
+def read_history(where: paths.ImagePaths) -> dict:
+    """What the log tells of a run: `training` (configuration, machine, epochs, seconds, losses of each epoch) and
+    `checkpoints` (scores on the validation digits).
+
+    Raises:
+        CheckpointError: where there is no log.
+    """
+    if not where.training_log.is_file():
+        raise checkpoints.CheckpointError(f"{paths.relative(where.training_log)} does not exist: train this run first")
+    start_line, *lines = [json.loads(line) for line in where.training_log.read_text(encoding="utf-8").splitlines()]
+    losses = [line for line in lines if "generator_loss" in line]
+    start_line.pop("epoch")
+    training = start_line | {"epochs": losses[-1]["epoch"], "seconds": losses[-1]["seconds"], "losses": losses}
+    return {"training": training, "checkpoints": [line for line in lines if "training_seconds" in line]}

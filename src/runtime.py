@@ -1,0 +1,125 @@
+"""What a run computes on: device, precision, random streams, and the processes of torchrun."""
+
+import os
+import platform
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from importlib.metadata import version
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def device() -> torch.device:
+    """The accelerator of this process where there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def has_fast_bfloat16(where: torch.device) -> bool:
+    """Whether bfloat16 runs in hardware there. Emulated, it is many times slower than float32."""
+    if where.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return where.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def autocast(where: torch.device) -> AbstractContextManager:
+    """Mixed precision for training: bfloat16 where it is fast, float32 elsewhere."""
+    return torch.autocast(where.type, dtype=torch.bfloat16, enabled=has_fast_bfloat16(where))
+
+
+def random_stream(*keys: int) -> torch.Generator:
+    """A CPU random generator that depends on all of `keys` and on nothing else, e.g. (seed, epoch).
+
+    Drawing each epoch's batches and noise from (seed, epoch) makes resuming exact without saving any random state.
+    """
+    state = np.random.SeedSequence(keys).generate_state(2, np.uint32)
+    return torch.Generator().manual_seed(int(state[0]) << 32 | int(state[1]))
+
+
+def describe() -> dict:
+    """Processor, threads and package versions, for the protocol of a measurement."""
+    where = device()
+    packages = ("torch", "torchvision", "torchmetrics", "numpy")
+    return {
+        "processor": torch.cuda.get_device_name(where) if where.type == "cuda" else cpu_name(),
+        "threads": torch.get_num_threads(),
+        "training_precision": "bfloat16" if has_fast_bfloat16(where) else "float32",
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in packages},
+    }
+
+
+def cpu_name() -> str:
+    """The processor's own name, e.g. 'Intel(R) Xeon(R) Processor', with what sets its speed here."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+# --- several processes (torchrun); all of it does nothing in a single one ---
+
+
+def start_processes() -> None:
+    """Join the process group that torchrun describes in the environment, if it does."""
+    if "WORLD_SIZE" in os.environ and not dist.is_initialized():
+        if torch.cuda.is_available():
+            torch.cuda.set_device(device())
+        # The other processes wait while the first one scores a checkpoint.
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(hours=1))
+
+
+def stop_processes() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes files and talks."""
+    return rank() == 0
+
+
+def wait_for_all() -> None:
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def own_share(batch: Tensor) -> Tensor:
+    """This process's part of a batch that all processes know: every world_size-th row."""
+    return batch[rank() :: world_size()]
+
+
+def average_gradients(model: nn.Module) -> None:
+    """Replace each gradient by its mean over the processes.
+
+    DistributedDataParallel would do this too, but it does not support the double backward pass of a gradient penalty.
+    """
+    if dist.is_initialized():
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= world_size()
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+
+def average_buffers(model: nn.Module) -> None:
+    """Replace each floating-point buffer (batch-norm statistics) by its mean over the processes."""
+    if dist.is_initialized():
+        for buffer in model.buffers():
+            if buffer.is_floating_point():
+                dist.all_reduce(buffer)
+                buffer /= world_size()

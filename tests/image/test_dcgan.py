@@ -1,0 +1,51 @@
+"""The networks: shapes, ranges, the paper's initial weights, and the projection's identity with a convolution."""
+
+import pytest
+import torch
+from torch import nn
+
+from src.config import ImageConfig
+from src.image import dcgan
+
+
+def test_generator_draws_28x28_within_tanh():
+    generator = dcgan.build_generator(ImageConfig(latent_dim=16, generator_width=4))
+    images = generator(torch.randn(5, 16))
+    assert images.shape == (5, 1, 28, 28)
+    assert images.abs().max() <= 1
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "spectral"])
+def test_discriminator_gives_one_logit_per_image(norm):
+    discriminator = dcgan.build_discriminator(ImageConfig(discriminator_width=4, discriminator_norm=norm))
+    assert discriminator(torch.randn(5, 1, 28, 28)).shape == (5,)
+
+
+def test_every_pixel_reaches_the_logit():
+    discriminator = dcgan.build_discriminator(ImageConfig(discriminator_width=4))
+    images = torch.randn(2, 1, 28, 28, requires_grad=True)
+    discriminator(images).sum().backward()
+    assert (images.grad.abs().sum(0) > 0).all()
+
+
+def test_projection_is_the_papers_transposed_convolution():
+    generator = dcgan.build_generator(ImageConfig(latent_dim=6, generator_width=2)).eval()
+    convolution = nn.ConvTranspose2d(6, 8, kernel_size=7, bias=False)
+    with torch.no_grad():
+        convolution.weight.copy_(generator.project.weight.T.reshape(6, 8, 7, 7))
+    latents = torch.randn(3, 6)
+    expected = convolution(latents[:, :, None, None])
+    torch.testing.assert_close(generator.project(latents).reshape(3, 8, 7, 7), expected)
+
+
+def test_initial_weights_follow_the_paper():
+    generator = dcgan.build_generator(ImageConfig())
+    for module in generator.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d) and module.weight.numel() > 10_000:
+            assert module.weight.std().item() == pytest.approx(0.02, rel=0.05)
+            assert module.weight.mean().item() == pytest.approx(0.0, abs=1e-3)
+
+
+def test_unknown_norm_is_refused():
+    with pytest.raises(ValueError, match="discriminator_norm is 'layer'"):
+        ImageConfig(discriminator_norm="layer")

@@ -1,0 +1,81 @@
+"""Sampling, interpolation and files."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from src.config import ImageConfig
+from src.image import dcgan, generate
+
+
+@pytest.fixture
+def generator() -> dcgan.Generator:
+    return dcgan.build_generator(ImageConfig(latent_dim=8, generator_width=4)).eval()
+
+
+def test_images_depend_on_seed_and_number_alone(generator):
+    few, many = generate.sample(generator, 5, seed=3), generate.sample(generator, 130, seed=3)
+    assert few.shape == (5, 1, 28, 28)
+    assert few.dtype == torch.uint8
+    # Another batch size may round a pixel differently, by one level at most.
+    assert (few.int() - many[:5].int()).abs().max() <= 1
+    assert not torch.equal(few, generate.sample(generator, 5, seed=4))
+
+
+def test_sampling_leaves_the_global_random_state_alone(generator):
+    before = torch.get_rng_state()
+    generate.sample(generator, 3)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_latents_are_standard_normal():
+    latents = generate.draw_latents(2000, 50)
+    assert latents.mean().item() == pytest.approx(0, abs=0.01)
+    assert latents.std().item() == pytest.approx(1, abs=0.01)
+    assert abs((latents[:-1] * latents[1:]).mean().item()) < 0.01  # neighbours are not correlated
+
+
+@pytest.mark.parametrize(
+    ("count", "seed", "message"), [(0, 0, "count is 0"), (-1, 0, "count is -1"), (1, -1, "seed is -1")]
+)
+def test_impossible_requests_are_refused(generator, count, seed, message):
+    with pytest.raises(ValueError, match=message):
+        generate.sample(generator, count, seed)
+
+
+def test_training_mode_is_refused(generator):
+    with pytest.raises(ValueError, match="training mode"):
+        generate.sample(generator.train(), 1)
+
+
+def test_slerp_of_orthogonal_unit_vectors_is_the_quarter_circle():
+    points = generate.slerp(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), torch.tensor([0.0, 1 / 3, 0.5, 1.0]))
+    angles = [0, math.pi / 6, math.pi / 4, math.pi / 2]
+    torch.testing.assert_close(points, torch.tensor([[math.cos(a), math.sin(a)] for a in angles]), atol=1e-6, rtol=0)
+
+
+def test_slerp_of_parallel_vectors_is_the_line():
+    points = generate.slerp(torch.ones(3), 3 * torch.ones(3), torch.tensor([0.0, 0.5, 1.0]))
+    torch.testing.assert_close(points, torch.tensor([[1.0] * 3, [2.0] * 3, [3.0] * 3]))
+
+
+def test_interpolation_starts_and_ends_at_its_seeds(generator):
+    images = generate.interpolate(generator, 3, 4, steps=5)
+    assert images.shape == (5, 1, 28, 28)
+    for row, seed in ((0, 3), (4, 4)):
+        assert (images[row].int() - generate.sample(generator, 1, seed)[0].int()).abs().max() <= 1
+    with pytest.raises(ValueError, match="steps is 1"):
+        generate.interpolate(generator, 3, 4, steps=1)
+
+
+def test_files_hold_the_images(generator, tmp_path):
+    images = generate.sample(generator, 4)
+    generate.save_array(images, tmp_path / "digits.npy")
+    assert np.array_equal(np.load(tmp_path / "digits.npy"), images.numpy())
+    generate.save_images(images, tmp_path / "folder")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "folder" / "00002.png")), images[2, 0].numpy())
+    generate.save_grid(images, tmp_path / "grid.png", columns=2, scale=3)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "grid.png"))[3:87:3, 3:87:3], images[0, 0].numpy())

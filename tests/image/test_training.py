@@ -1,0 +1,195 @@
+"""The loop: closed forms of its parts, exact resume, kill and resume, several processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from src import checkpoints, paths
+from src.image import generate, training
+
+
+def weights_of(run: training.Run) -> list[torch.Tensor]:
+    return [tensor for part in (run.generator, run.discriminator, run.average) for tensor in part.state_dict().values()]
+
+
+def assert_same_bits(first: list[torch.Tensor], second: list[torch.Tensor]) -> None:
+    assert len(first) == len(second)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_gradient_penalty_of_a_linear_discriminator_is_its_squared_norm():
+    weight = torch.randn(28 * 28)
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 1), nn.Flatten(0))
+    with torch.no_grad():
+        linear[1].weight.copy_(weight)
+    penalty = training.squared_gradient(linear, torch.randn(4, 1, 28, 28))
+    assert penalty.item() == pytest.approx(weight.square().sum().item(), rel=1e-5)
+
+
+def test_average_follows_its_closed_form():
+    model, average = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    nn.init.constant_(model.weight, 1.0)
+    nn.init.constant_(average.weight, 0.0)
+    model.running_mean.fill_(3.0)
+    model.num_batches_tracked.fill_(7)
+    for _ in range(3):
+        training.update_average(average, model, decay=0.9)
+    assert average.weight.tolist() == pytest.approx([1 - 0.9**3] * 2)
+    assert average.running_mean.tolist() == pytest.approx([3 * (1 - 0.9**3)] * 2)
+    assert average.num_batches_tracked == 7
+
+
+def test_learning_rate_is_constant_then_falls_to_zero(small_config):
+    run = training.start(replace(small_config, decay_fraction=0.6))
+    rates = []
+    for step in (0, 39, 40, 70, 100):
+        run.step = step
+        training.set_learning_rate(run, total_steps=100)
+        rates.append(run.generator_optimiser.param_groups[0]["lr"] / small_config.learning_rate)
+    assert rates == pytest.approx([1, 1, 1, 0.5, 0])
+
+
+def test_epochs_visit_every_image_once_in_an_order_of_their_own(small_config):
+    images = torch.arange(64, dtype=torch.uint8).view(64, 1, 1, 1).expand(-1, 1, 28, 28)
+
+    def order(epoch: int) -> list[float]:
+        return torch.cat([real[:, 0, 0, 0] for real, _ in training.batches(small_config, images, epoch)]).tolist()
+
+    assert order(0) == order(0) != order(1)
+    assert sorted(order(0)) == sorted(order(1))
+    assert len(set(order(0))) == 64
+
+
+def test_discriminator_learns_to_tell_and_generator_changes(small_config, blobs):
+    config = replace(small_config, epochs=1, batch_size=8)
+    run = training.start(config)
+    before = [parameter.clone() for parameter in run.generator.parameters()]
+    for real, latents in training.batches(config, blobs.images, 0):
+        losses = training.train_step(run, real, latents)
+    assert torch.isfinite(losses).all()
+    assert not any(torch.equal(a, b) for a, b in zip(before, run.generator.parameters(), strict=True))
+
+
+def test_checkpoints_log_grid_and_best_weights(small_config, blobs, tmp_path):
+    where = paths.ImagePaths("trial", tmp_path)
+    fids = iter([5.0, 3.0, 4.0])
+    run = training.train(small_config, blobs, where, lambda _: {"fid_mnist": next(fids)}, progress=False)
+    assert [row["epoch"] for row in run.scores] == [2, 4, 6]
+    assert sorted(path.name for path in where.checkpoints.glob("*.pt")) == [f"epoch_00{e}.pt" for e in (2, 4, 6)]
+    assert all(where.grid(epoch).is_file() for epoch in (2, 4, 6))
+    history = training.read_history(where)
+    assert [row["epoch"] for row in history["training"]["losses"]] == [1, 2, 3, 4, 5, 6]
+    assert [row["fid_mnist"] for row in history["checkpoints"]] == [5.0, 3.0, 4.0]
+    best, described = checkpoints.load_weights(where.generator)
+    assert described["epoch"] == 4
+    assert_same_bits(list(best.values()), [checkpoints.load_state(where.checkpoint(4))["average"][key] for key in best])
+
+
+def test_a_checkpoint_alone_rebuilds_its_generator(small_config, blobs, tmp_path):
+    where = paths.ImagePaths("trial", tmp_path)
+    run = training.train(replace(small_config, epochs=2), blobs, where, progress=False)
+    rebuilt = generate.load_generator(where.checkpoint(2))
+    assert torch.equal(generate.sample(rebuilt, 4), generate.sample(run.average, 4))
+
+
+def test_resumed_run_has_the_bits_of_one_never_stopped(small_config, blobs, tmp_path):
+    straight, broken = paths.ImagePaths("straight", tmp_path), paths.ImagePaths("broken", tmp_path)
+    whole = training.train(small_config, blobs, straight, lambda _: {"fid_mnist": 1.0}, progress=False)
+
+    class Stop(Exception):
+        pass
+
+    def stop_at_4(run: training.Run) -> None:
+        if run.epoch == 4:
+            raise Stop
+
+    with pytest.raises(Stop):
+        training.train(small_config, blobs, broken, lambda _: {"fid_mnist": 1.0}, stop_at_4, progress=False)
+    resumed = training.train(small_config, blobs, broken, lambda _: {"fid_mnist": 1.0}, progress=False)
+    assert_same_bits(weights_of(whole), weights_of(resumed))
+    assert [row["epoch"] for row in training.read_history(broken)["training"]["losses"]] == [1, 2, 3, 4, 5, 6]
+
+
+def test_another_configuration_is_refused(small_config, blobs, tmp_path):
+    where = paths.ImagePaths("trial", tmp_path)
+    training.train(replace(small_config, epochs=2), blobs, where, progress=False)
+    with pytest.raises(checkpoints.CheckpointError, match=r"seed 0, now 1.*--run"):
+        training.train(replace(small_config, epochs=2, seed=1), blobs, where, progress=False)
+
+
+SCRIPT = textwrap.dedent(
+    """
+    import json, sys
+    from pathlib import Path
+    import torch
+    from src import paths, runtime
+    from src.config import ImageConfig
+    from src.image import training
+    from src.image.data import Digits
+
+    torch.set_num_threads(1)
+    config = ImageConfig(**json.loads(sys.argv[1]))
+    stream = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (64, 1, 28, 28), dtype=torch.uint8, generator=stream)
+    runtime.start_processes()
+    where = paths.ImagePaths("run", Path(sys.argv[2]))
+    run = training.train(config, Digits(images, torch.zeros(64), "noise"), where, progress=False)
+    torch.save([p.detach() for p in run.generator.parameters()], Path(sys.argv[2]) / f"rank{runtime.rank()}.pt")
+    runtime.stop_processes()
+    """
+)
+SMALL = {"latent_dim": 8, "generator_width": 4, "discriminator_width": 4, "batch_size": 16, "checkpoint_every": 2}
+
+
+def start_script(tmp_path, folder: str, config: dict, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    (tmp_path / folder).mkdir(exist_ok=True)
+    command = [sys.executable, *launcher, str(script), json.dumps(config), str(tmp_path / folder)]
+    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(paths.ROOT)}, start_new_session=True)
+
+
+def test_killed_and_resumed_run_has_the_bits_of_one_never_stopped(tmp_path):
+    config = {**SMALL, "epochs": 40}
+    assert start_script(tmp_path, "whole", config).wait(timeout=300) == 0
+    delays = torch.rand(3, generator=torch.Generator().manual_seed(time.time_ns() % 2**31)).tolist()
+    for delay in delays:
+        process = start_script(tmp_path, "killed", config)
+        first = tmp_path / "killed" / "image_checkpoints" / "run"
+        seen = len(list(first.glob("epoch_*.pt")))
+        while process.poll() is None and len(list(first.glob("epoch_*.pt"))) <= seen:
+            time.sleep(0.01)
+        time.sleep(delay / 4)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert start_script(tmp_path, "killed", config).wait(timeout=300) == 0
+    for epoch in (20, 40):
+        whole, killed = (
+            checkpoints.load_state(paths.ImagePaths("run", tmp_path / name).checkpoint(epoch))
+            for name in ("whole", "killed")
+        )
+        for part in ("generator", "discriminator", "average"):
+            assert_same_bits(list(whole[part].values()), list(killed[part].values()))
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this build of torch has no torch.distributed")
+def test_two_processes_keep_the_same_weights(tmp_path):
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+    assert start_script(tmp_path, "two", {**SMALL, "epochs": 2}, launcher).wait(timeout=300) == 0
+    first, second = (torch.load(tmp_path / "two" / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert_same_bits(first, second)
+    assert start_script(tmp_path, "one", {**SMALL, "epochs": 2}).wait(timeout=300) == 0
+    alone = torch.load(tmp_path / "one" / "rank0.pt", weights_only=True)
+    # Batch norm sees half the batch in each process, so the result is near the single process's, not equal to it.
+    distance = sum((a - b).norm() for a, b in zip(alone, first, strict=True))
+    assert 0 < distance < 0.5 * sum(a.norm() for a in alone)

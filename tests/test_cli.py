@@ -1,0 +1,101 @@
+"""The command line: what it writes, and one clear line and a status for what it cannot do."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from src import cli, paths
+
+
+def run(capsys, *arguments: str) -> tuple[int, str, str]:
+    status = cli.main([*map(str, arguments)])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_generate_writes_an_array_and_says_so(capsys, tmp_path):
+    output = tmp_path / "digits.npy"
+    status, out, _ = run(capsys, "image", "generate", "--count", 5, "--seed", 3, "--output", output)
+    assert status == 0
+    assert "wrote 5 digits" in out
+    digits = np.load(output)
+    assert digits.shape == (5, 1, 28, 28)
+    assert digits.dtype == np.uint8
+
+
+def test_generate_writes_a_grid_and_single_files(capsys, tmp_path):
+    assert run(capsys, "image", "generate", "--count", 6, "--columns", 3, "--output", tmp_path / "grid.png")[0] == 0
+    assert Image.open(tmp_path / "grid.png").size == (2 * (3 * 29 + 1), 2 * (2 * 29 + 1))
+    assert run(capsys, "image", "generate", "--count", 3, "--output", tmp_path / "folder")[0] == 0
+    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == ["00000.png", "00001.png", "00002.png"]
+
+
+def test_interpolate_writes_one_row(capsys, tmp_path):
+    status, _, _ = run(capsys, "image", "interpolate", "--steps", 4, "--output", tmp_path / "row.png")
+    assert status == 0
+    assert Image.open(tmp_path / "row.png").size == (2 * (4 * 29 + 1), 2 * 30)
+
+
+def test_nothing_is_overwritten_unasked(capsys, tmp_path):
+    output = tmp_path / "digits.npy"
+    output.write_text("mine")
+    status, _, err = run(capsys, "image", "generate", "--count", 1, "--output", output)
+    assert status == 1
+    assert "exists: add --overwrite" in err
+    assert output.read_text() == "mine"
+    assert run(capsys, "image", "generate", "--count", 1, "--output", output, "--overwrite")[0] == 0
+    assert np.load(output).shape == (1, 1, 28, 28)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("image", "generate", "--count", "0"), "count is 0: it must be at least 1"),
+        (("image", "generate", "--seed", "-1"), "seed is -1"),
+        (("image", "generate", "--output", "digits.jpg"), "cannot write digits.jpg: end it in .png"),
+        (("image", "interpolate", "--steps", "1"), "steps is 1"),
+        (("image", "generate", "--model", "nowhere.pt"), "nowhere.pt does not exist"),
+        (("image", "generate", "--model", "README.md"), "README.json does not exist"),
+        (("image", "evaluate", "--run", "nowhere"), "nowhere/generator.safetensors does not exist"),
+        (("image", "train", "--run", "new", "--epochs", "0"), "epochs is 0"),
+        (("image", "train-classifier"), "classifier.safetensors exists: add --overwrite"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_status_1(capsys, monkeypatch, tmp_path, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "README.md").write_text("no weights")
+    status, out, err = run(capsys, *arguments)
+    assert (status, out) == (1, "")
+    assert message in err
+    assert len([line for line in err.splitlines() if line.startswith("error:")]) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+
+
+def test_published_weights_are_not_trained_over(tmp_path):
+    where = paths.ImagePaths("full", tmp_path)
+    where.checkpoints.mkdir()
+    where.generator.write_bytes(b"published")
+    with pytest.raises(cli.UsageError, match=r"generator\.safetensors is there.*--run NAME.*--overwrite"):
+        cli.prepare_run(where, overwrite=False)
+    cli.prepare_run(where, overwrite=True)
+    assert where.generator.is_file()  # until the new run has a better one
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["", "data", "image train", "image train-classifier", "image evaluate", "image generate", "image interpolate",
+     "image ablate", "results", "verify", "bench"],
+)  # fmt: skip
+def test_every_command_has_help(capsys, command):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([*command.split(), "--help"])
+    assert stopped.value.code == 0
+    assert "usage: python -m src" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [(), ("image",), ("draw",), ("image", "generate", "--count", "many")])
+def test_wrong_use_ends_with_status_2(capsys, arguments):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(list(arguments))
+    assert stopped.value.code == 2
+    assert "usage:" in capsys.readouterr().err

@@ -1,0 +1,72 @@
+"""RESULTS.md is what the committed JSON says, and the tables say it right."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from src import checkpoints, paths, results
+
+
+def test_results_page_is_what_the_metrics_say():
+    assert paths.RESULTS.read_text(encoding="utf-8") == results.render()
+
+
+def test_every_picture_and_link_of_the_page_exists():
+    for target in re.findall(r"\]\(([^)#]+)\)", paths.RESULTS.read_text(encoding="utf-8")):
+        assert "://" in target or (paths.ROOT / target).is_file(), target
+
+
+def test_published_numbers_were_measured_on_the_whole_data_set():
+    metrics = checkpoints.load_json(paths.PUBLISHED.metrics)
+    assert metrics["protocol"]["data"] == metrics["training"]["data"] == "MNIST"
+    assert metrics["protocol"]["count"] == 10_000
+    assert len(metrics["protocol"]["seeds"]) == 3
+    assert metrics["training"]["epochs"] == 50
+    assert [row["epoch"] for row in metrics["checkpoints"]] == list(range(5, 51, 5))
+
+
+def test_published_generator_is_the_best_checkpoint():
+    metrics = checkpoints.load_json(paths.PUBLISHED.metrics)
+    described = checkpoints.load_json(paths.PUBLISHED.generator.with_suffix(".json"))
+    assert described["epoch"] == results.best_epoch(metrics)
+    assert described["config"] == metrics["training"]["config"]
+
+
+def test_table_aligns_numbers_to_the_right():
+    assert results.table(["a", "b"], [["x", "1"]]) == "| a | b |\n| :-- | --: |\n| x | 1 |"
+
+
+def test_scores_show_mean_spread_and_real_digits():
+    text = results.score_table({"final": {"fid_mnist": {"mean": 0.12345, "std": 0.001, "real": 0.1}}})
+    assert "| FID (mnist) | lower | 0.123 ± 0.001 | 0.100 |" in text
+    assert "| FID (inception) | lower | not measured | not measured |" in text
+
+
+def test_strip_is_the_first_row_of_each_grid(tmp_path):
+    where = paths.ImagePaths("trial", tmp_path)
+    where.samples.mkdir(parents=True)
+    for epoch in (5, 10):
+        pixels = np.full((582, 582), epoch, np.uint8)
+        pixels[58:] = 255
+        Image.fromarray(pixels).save(where.grid(epoch))
+    strip = results.progress_strip(where, [5, 10])
+    assert strip.shape == (116, 582)
+    assert np.unique(strip[:58]).tolist() == [5]
+    assert np.unique(strip[58:]).tolist() == [10]
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(checkpoints.CheckpointError, match=r"image_metrics\.json does not exist"):
+        results.write(paths.ImagePaths("trial", tmp_path), tmp_path / "RESULTS.md")
+    assert not (tmp_path / "RESULTS.md").exists()
+
+
+def test_committed_json_names_no_path_of_a_machine():
+    for path in (*paths.PUBLISHED.metrics_folder.glob("*.json*"), *paths.PUBLISHED.checkpoints.glob("*.json")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            assert not re.search(r'"(/|[A-Z]:\\)', line), (path.name, line[:200])
+        if path.suffix == ".json":
+            json.loads(path.read_text(encoding="utf-8"))

@@ -14,9 +14,9 @@ class ImageConfig:
     latent_dim: int = 100
     generator_width: int = 32  # channels of the last hidden layer; doubles towards the latent
     discriminator_width: int = 48  # channels of the first layer; doubles towards the logit
-    discriminator_norm: str = "none"  # "none", "batch" or "spectral"
+    discriminator_norm: str = "batch"  # "none", "batch" or "spectral"
     epochs: int = 50
-    batch_size: int = 128
+    batch_size: int = 64
     learning_rate: float = 5e-4
     beta1: float = 0.5
     beta2: float = 0.99

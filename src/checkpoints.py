@@ -61,7 +61,9 @@ def load_state(path: Path) -> dict:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types for a damaged archive
         reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{relative(path)} cannot be read ({reason}): delete it and train again") from error
+        raise CheckpointError(
+            f"{relative(path)} cannot be read ({reason}): it is damaged or no PyTorch file"
+        ) from error
 
 
 def save_weights(path: Path, weights: dict[str, torch.Tensor], description: dict) -> None:

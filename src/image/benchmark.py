@@ -18,13 +18,11 @@ from src.image.dcgan import Generator
 
 VARIANTS: dict[str, dict] = {
     "default": {},
-    "no R1 penalty": {"r1_weight": 0.0},
-    "spectral norm instead of R1": {"r1_weight": 0.0, "discriminator_norm": "spectral"},
-    "batch norm in the discriminator, no R1": {"r1_weight": 0.0, "discriminator_norm": "batch"},
-    "half the learning rate": {"learning_rate": 2.5e-4},
-    "batch of 64": {"batch_size": 64},
-    "wider: 48 and 64 channels": {"generator_width": 48, "discriminator_width": 64},
-    "narrower: 32 channels": {"discriminator_width": 32},
+    "batches of 128": {"batch_size": 128},
+    "batches of 128, twice the learning rate": {"batch_size": 128, "learning_rate": 1e-3},
+    "batches of 128, no R1": {"batch_size": 128, "r1_weight": 0.0},
+    "batches of 128, no batch norm in the discriminator": {"batch_size": 128, "discriminator_norm": "none"},
+    "batches of 128, spectral norm, no R1": {"batch_size": 128, "discriminator_norm": "spectral", "r1_weight": 0.0},
 }
 
 

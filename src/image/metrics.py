@@ -16,7 +16,7 @@ from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 from tqdm.auto import tqdm
 
-from src import runtime
+from src import checkpoints, runtime
 from src.config import EvaluationConfig
 from src.image import classifier as reference
 from src.image import generate
@@ -165,17 +165,23 @@ class Judge:
 class Inception:
     """torch-fidelity's InceptionV3, ported from the network that defined FID: 2048-d features and 1008 logits.
 
-    `weights` is a file of them; None downloads it (about 90 MB). Raises OSError where it cannot be had.
+    `weights` is a file of them; None downloads it (about 90 MB).
+
+    Raises:
+        CheckpointError: where `weights` is missing, damaged or of another network.
+        OSError: where the download fails.
     """
 
     def __init__(self, weights: Path | None = None):
         if weights:
-            torch.load(weights, weights_only=True)  # torch-fidelity would run code that the file may carry
+            checkpoints.load_state(weights)  # refuses code that the file may carry; torch-fidelity would run it
         previous = socket.getdefaulttimeout()
         socket.setdefaulttimeout(TIMEOUT)
         try:
             names = ["2048", "logits_unbiased"]
             self.network = NoTrainInceptionV3("inception-v3-compat", names, str(weights) if weights else None)
+        except RuntimeError as error:
+            raise checkpoints.CheckpointError(f"{weights} does not hold torch-fidelity's InceptionV3") from error
         finally:
             socket.setdefaulttimeout(previous)
         self.network.to(runtime.device())
@@ -242,13 +248,15 @@ def evaluate(
         "not_measured": {},
     }
     if inception is None:
-        result["not_measured"]["inception"] = "not asked for: evaluate --inception"
+        result["not_measured"]["inception"] = "needs a download: python -m src image evaluate --inception"
         return result
     try:
         network = Inception(None if inception == "download" else Path(inception))
     except OSError as error:
-        result["not_measured"]["inception"] = f"no weights: {error}"
-        warnings.warn(f"Inception metrics are not measured, since its weights cannot be had: {error}", stacklevel=2)
+        result["not_measured"]["inception"] = f"its weights could not be downloaded: {error}"
+        warnings.warn(
+            f"Inception metrics are not measured: its weights could not be downloaded ({error})", stacklevel=2
+        )
     else:
         final.update(_inception_metrics(network, sets, validation.images[: config.count], test.images, config))
     return result

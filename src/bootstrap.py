@@ -6,9 +6,11 @@ only, since nothing else is installed yet.
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import venv
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,6 +35,11 @@ def main(arguments: list[str]) -> int:
         run_notebooks(python) if job == "notebooks" else run(python, "-m", "pytest", "-q")
     except subprocess.CalledProcessError as error:
         print(f"error: {' '.join(map(str, error.cmd))} ended with status {error.returncode}", file=sys.stderr)
+        if "ensurepip" in error.cmd:
+            print(
+                "this Python cannot make virtual environments: on Debian or Ubuntu, install python3-venv",
+                file=sys.stderr,
+            )
         return 1
     return 0
 
@@ -42,14 +49,31 @@ def prepare_environment(requirements: tuple[str, ...]) -> Path:
     python = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     stamp = ENVIRONMENT / f"installed-{requirements[-1]}"
     wanted = hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in requirements)).hexdigest()
-    if not python.is_file():
+    if not (
+        python.is_file() and subprocess.run((python, "-m", "pip", "--version"), capture_output=True).returncode == 0
+    ):
         print(f"creating {ENVIRONMENT.name}", flush=True)
-        venv.create(ENVIRONMENT, with_pip=True)
+        venv.create(ENVIRONMENT, clear=True, with_pip=True)
     if not stamp.is_file() or stamp.read_text() != wanted:
         print(f"installing {requirements[-1]}: several GB with torch, minutes on a fast connection", flush=True)
         run(python, "-m", "pip", "install", "-q", "-r", requirements[-1])
         stamp.write_text(wanted)
     return python
+
+
+def install_missing() -> None:
+    """Install into the running Python those packages of requirements.txt that it lacks, and touch no other."""
+    missing = []
+    for line in (ROOT / "requirements.txt").read_text().splitlines():
+        requirement = line.split("#")[0].strip()
+        if requirement:
+            try:
+                version(re.split(r"[<>=!~ ]", requirement)[0])
+            except PackageNotFoundError:
+                missing.append(requirement)
+    if missing:
+        print("installing", *missing, flush=True)
+        run(Path(sys.executable), "-m", "pip", "install", "-q", *missing)
 
 
 def run_notebooks(python: Path) -> None:

@@ -1,10 +1,10 @@
 """The command line: parse, call, print."""
 
 import argparse
-import json
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +12,7 @@ from src import checkpoints, paths, results, runtime
 from src.config import PROFILES, ClassifierConfig, image_profile
 from src.image import benchmark, classifier, data, generate, metrics, training
 
-FAILED = 1
-WRONG_USE = 2
+FAILED, INTERRUPTED = 1, 130
 
 
 class UsageError(ValueError):
@@ -21,7 +20,7 @@ class UsageError(ValueError):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, or 1 with one line on standard error."""
+    """Run one command; returns the exit status: 0, or 1 (130 if interrupted) with one line on standard error."""
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     options = build_parser().parse_args(arguments)
     try:
@@ -31,8 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
-        print("interrupted: run the same command again to go on from the last checkpoint", file=sys.stderr)
-        return 130
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
     finally:
         runtime.stop_processes()
     return 0
@@ -47,15 +46,15 @@ def find_data(_: argparse.Namespace) -> None:
         digits = data.load_mnist(split)
         print(f"{digits.source:15} {split:10} {len(digits):6,} digits of 28 x 28 pixels")
     if digits.complete:
-        print(f"in {paths.relative(paths.MNIST)}, checksums right")
+        print(f"in {paths.relative(paths.MNIST)}")
 
 
 def image_train(options: argparse.Namespace) -> None:
-    digits = data.load_mnist("train")
+    digits = runtime.main_first(lambda: data.load_mnist("train"))
     config, evaluation = image_profile(options.profile, len(digits))
     changes = {name: getattr(options, name) for name in ("epochs", "seed") if getattr(options, name) is not None}
     config = replace(config, **changes)
-    where = paths.ImagePaths(options.run or options.profile)
+    where = paths.ImagePaths(options.run) if options.run else training.find_run(options.profile, digits)
     prepare_run(where, options.overwrite)
     judge = metrics.Judge(data.load_mnist("validation"), evaluation) if runtime.is_main() else None
     run = training.train(config, digits, where, judge.rank if judge else None, on_checkpoint=print_checkpoint)
@@ -106,16 +105,19 @@ def image_train_classifier(options: argparse.Namespace) -> None:
 
 def image_evaluate(options: argparse.Namespace) -> None:
     where = paths.ImagePaths(options.run)
-    generator = generate.load_generator(options.model or where.generator)
-    evaluation = PROFILES[options.profile][1]
-    measured = metrics.evaluate(generator, evaluation, options.inception)
-    if options.model:
-        print(json.dumps(measured["final"], indent=2))
-    else:
+    if not options.model:
+        refuse_existing(where.metrics, options.overwrite)
+        if where == paths.PUBLISHED and (options.profile != "full" or not data.load_mnist("test").complete):
+            raise UsageError(
+                "the published scores come from the whole of MNIST in the full profile: name another --run"
+            )
         history = training.read_history(where)
+    generator = generate.load_generator(options.model or where.generator)
+    measured = metrics.evaluate(generator, PROFILES[options.profile][1], options.inception)
+    print_final(measured)
+    if not options.model:
         checkpoints.save_json(where.metrics, {**measured, **history})
         print(f"wrote {paths.relative(where.metrics)}")
-        print_final(measured)
 
 
 def print_final(measured: dict) -> None:
@@ -169,6 +171,7 @@ def refuse_existing(target: Path, overwrite: bool) -> None:
 
 
 def image_ablate(options: argparse.Namespace) -> None:
+    refuse_existing(paths.PUBLISHED.ablation, options.overwrite)
     checkpoints.save_json(paths.PUBLISHED.ablation, benchmark.ablate(options.minutes))
     print(f"wrote {paths.relative(paths.PUBLISHED.ablation)}")
 
@@ -201,6 +204,7 @@ TOLERANCE = 0.02  # relative; other processors round differently, and a few pixe
 
 
 def bench(options: argparse.Namespace) -> None:
+    refuse_existing(paths.PUBLISHED.benchmark, options.overwrite)
     checkpoints.save_json(paths.PUBLISHED.benchmark, benchmark.compare(options.minutes))
     print(f"wrote {paths.relative(paths.PUBLISHED.benchmark)}")
 
@@ -241,11 +245,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="WEIGHTS",
         help="also measure with InceptionV3, from a file of its weights or else downloading them; slow on a CPU",
     )
+    add_overwrite(command, "replace the recorded scores")
 
     command = add(image, "generate", image_generate, "draw digits")
     command.add_argument("--count", type=int, default=64, help="number of digits (default: 64)")
     command.add_argument("--seed", type=int, default=0, help="image i depends on (seed, i) alone (default: 0)")
-    command.add_argument("--columns", type=int, default=8, help="of the grid (default: 8)")
+    command.add_argument("--columns", type=positive(int), default=8, help="of the grid (default: 8)")
     add_output(command)
 
     command = add(image, "interpolate", image_interpolate, "digits on the great circle between two seeds")
@@ -255,12 +260,16 @@ def build_parser() -> argparse.ArgumentParser:
     add_output(command)
 
     command = add(image, "ablate", image_ablate, "train the DCGAN's variants for the same time each; write the table")
-    command.add_argument("--minutes", type=float, default=3, help="of training for each variant (default: 3)")
+    command.add_argument("--minutes", type=positive(float), default=3, help="of training for each variant (default: 3)")
+    add_overwrite(command, "replace the recorded table")
 
     add(commands, "results", write_results, "rebuild RESULTS.md and its figures from the metrics JSON")
     add(commands, "verify", verify, "re-measure the committed models and compare with the recorded numbers")
     command = add(commands, "bench", bench, "timings, and training against the tutorial's DCGAN at equal wall-clock")
-    command.add_argument("--minutes", type=float, default=15, help="of training for each of the two (default: 15)")
+    command.add_argument(
+        "--minutes", type=positive(float), default=12, help="of training for each of the two (default: 12)"
+    )
+    add_overwrite(command, "replace the recorded comparison")
     return parser
 
 
@@ -268,6 +277,18 @@ def add(commands, name: str, function, text: str) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     command.set_defaults(command=function)
     return command
+
+
+def positive(number: type) -> Callable[[str], float]:
+    """An argparse type: a `number` above 0."""
+
+    def parse(text: str) -> float:
+        value = number(text)
+        if value <= 0:
+            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        return value
+
+    return parse
 
 
 def add_output(command: argparse.ArgumentParser) -> None:

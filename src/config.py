@@ -30,6 +30,8 @@ class ImageConfig:
     def __post_init__(self) -> None:
         if self.discriminator_norm not in ("none", "batch", "spectral"):
             raise ValueError(f"discriminator_norm is {self.discriminator_norm!r}: use 'none', 'batch' or 'spectral'")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}: it must not be negative")
         for name in ("latent_dim", "generator_width", "discriminator_width", "epochs", "batch_size",
                      "r1_interval", "checkpoint_every"):  # fmt: skip
             if getattr(self, name) < 1:

@@ -1,5 +1,6 @@
 """The layout of the repository: every folder and file name that the code reads or writes."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,10 @@ class ImagePaths:
 
     run: str = "full"
     root: Path = ROOT
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w-]+", self.run) or self.run == "figures":
+            raise ValueError(f"{self.run!r} cannot name a run: use letters, digits, - and _")
 
     def _folder(self, name: str) -> Path:
         return self.root / name if self.run == "full" else self.root / name / self.run

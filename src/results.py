@@ -13,7 +13,7 @@ from src import checkpoints, paths
 TEMPLATE = Path(__file__).with_name("results.md.template")
 
 # Okabe and Ito's palette: told apart by colour-blind readers too.
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
 STYLE = {
     "font.size": 12,
     "axes.spines.top": False,
@@ -31,8 +31,8 @@ SCORES = (  # key in the JSON, name, better direction, decimals
     ("inception_score_mnist", "Inception Score (mnist)", "higher", 3),
     ("precision_mnist", "Precision (mnist)", "higher", 3),
     ("recall_mnist", "Recall (mnist)", "higher", 3),
-    ("smallest_digit_share", "Share of the rarest digit", "10 %", 3),
-    ("largest_digit_share", "Share of the most frequent digit", "10 %", 3),
+    ("smallest_digit_share", "Share of the rarest digit", "as real", 3),
+    ("largest_digit_share", "Share of the most frequent digit", "as real", 3),
     ("fid_inception", "FID (inception)", "lower", 2),
     ("kid_inception", "KID (inception)", "lower", 4),
     ("inception_score_inception", "Inception Score (inception)", "higher", 2),
@@ -41,6 +41,7 @@ SCORES = (  # key in the JSON, name, better direction, decimals
 
 def write(where: paths.ImagePaths = paths.PUBLISHED, page: Path = paths.RESULTS) -> list[Path]:
     """Write RESULTS.md and its figures; returns what was written. Raises CheckpointError where a JSON is missing."""
+    text = render(where)  # first, since it fails where a file is missing
     metrics = checkpoints.load_json(where.metrics)
     figures = {
         "image_scores.png": score_curves(metrics),
@@ -57,7 +58,6 @@ def write(where: paths.ImagePaths = paths.PUBLISHED, page: Path = paths.RESULTS)
         picture = Image.fromarray(pixels)
         checkpoints.write_atomically(where.figures / name, lambda target, p=picture: p.save(target, format="PNG"))
         written.append(where.figures / name)
-    text = render(where)
     checkpoints.write_atomically(page, lambda target: target.write_text(text, encoding="utf-8", newline="\n"))
     return [*written, page]
 
@@ -126,8 +126,8 @@ def checkpoint_table(metrics: dict) -> str:
          f"{row['inception_score_mnist']:.3f}"]
         for row in metrics["checkpoints"]
     ]  # fmt: skip
-    real = metrics["real_on_validation"]
-    rows.append(["real digits", "", f"{real['fid_mnist']:.3f}", f"{real['inception_score_mnist']:.3f}"])
+    real = [f"{metrics['final'][key]['real']:.3f}" for key in ("fid_mnist", "inception_score_mnist")]
+    rows.append(["real digits", "", *real])
     return table(["epoch", "minutes of training", "FID (mnist)", "Inception Score (mnist)"], rows)
 
 
@@ -192,7 +192,7 @@ def protocol_text(metrics: dict) -> str:
 
 def score_curves(metrics: dict) -> Figure:
     """FID and Inception Score over epochs, with what real digits score."""
-    rows, real = metrics["checkpoints"], metrics["real_on_validation"]
+    rows = metrics["checkpoints"]
     epochs = [row["epoch"] for row in rows]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 4), layout="constrained")
@@ -200,7 +200,7 @@ def score_curves(metrics: dict) -> Figure:
         panels = {"fid_mnist": (left, "FID (mnist)"), "inception_score_mnist": (right, "Inception Score (mnist)")}
         for key, (axes, name) in panels.items():
             axes.plot(epochs, [row[key] for row in rows], "o-", color=BLUE, label="generated")
-            axes.axhline(real[key], color=ORANGE, linestyle="--", label="real digits")
+            axes.axhline(metrics["final"][key]["real"], color=ORANGE, linestyle="--", label="real digits")
             axes.set(xlabel="epoch", ylabel=name)
             axes.legend()
         left.set_yscale("log")

@@ -2,9 +2,11 @@
 
 import os
 import platform
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from importlib.metadata import version
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,10 +15,14 @@ from torch import Tensor, nn
 
 
 def device() -> torch.device:
-    """The accelerator of this process where there is one, else the CPU."""
-    if torch.cuda.is_available():
+    """The accelerator of this process where there is one, else the CPU.
+
+    Several processes on one machine share the CPU unless there is a GPU for each.
+    """
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if torch.cuda.device_count() >= processes:
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    return torch.device("mps" if torch.backends.mps.is_available() and processes == 1 else "cpu")
 
 
 def has_fast_bfloat16(where: torch.device) -> bool:
@@ -34,6 +40,7 @@ def autocast(where: torch.device) -> AbstractContextManager:
 def random_stream(*keys: int) -> torch.Generator:
     """A CPU random generator that depends on all of `keys` and on nothing else, e.g. (seed, epoch).
 
+    Other keys give another stream, but for chance: torch seeds its CPU generator with 32 bits.
     Drawing each epoch's batches and noise from (seed, epoch) makes resuming exact without saving any random state.
     """
     state = np.random.SeedSequence(keys).generate_state(2, np.uint32)
@@ -68,10 +75,11 @@ def cpu_name() -> str:
 def start_processes() -> None:
     """Join the process group that torchrun describes in the environment, if it does."""
     if "WORLD_SIZE" in os.environ and not dist.is_initialized():
-        if torch.cuda.is_available():
+        on_gpu = device().type == "cuda"
+        if on_gpu:
             torch.cuda.set_device(device())
         # The other processes wait while the first one scores a checkpoint.
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(hours=1))
+        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(hours=1))
 
 
 def stop_processes() -> None:
@@ -95,6 +103,26 @@ def is_main() -> bool:
 def wait_for_all() -> None:
     if dist.is_initialized():
         dist.barrier()
+
+
+T = TypeVar("T")
+
+
+def main_first(load: Callable[[], T]) -> T:
+    """Call `load` in the main process, then in the others: they find what the first one fetched."""
+    if is_main():
+        loaded = load()
+    wait_for_all()
+    return loaded if is_main() else load()
+
+
+def check_agreement(value: int, what: str) -> None:
+    """Raise ValueError unless `value` is the same in all processes."""
+    if dist.is_initialized():
+        values = [None] * world_size()
+        dist.all_gather_object(values, value)
+        if len(set(values)) > 1:
+            raise ValueError(f"the processes differ in {what} ({values}): give all machines the same files")
 
 
 def own_share(batch: Tensor) -> Tensor:

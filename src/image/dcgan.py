@@ -18,7 +18,7 @@ class Generator(nn.Module):
     def __init__(self, latent_dim: int, width: int):
         super().__init__()
         self.latent_dim = latent_dim
-        # A transposed convolution of a single pixel, written as the matrix product that it is: 10 times faster.
+        # The paper's first transposed convolution sees a single pixel: written as the matrix product that it then is.
         self.project = nn.Linear(latent_dim, 4 * width * 49, bias=False)
         self.layers = nn.Sequential(
             nn.Unflatten(1, (4 * width, 7, 7)),

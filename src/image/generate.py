@@ -18,17 +18,19 @@ def load_generator(path: Path | None = None) -> dcgan.Generator:
     """A generator in evaluation mode, on this process's device.
 
     `path` is published weights (.safetensors) or a training state (.pt), of which the averaged generator is taken;
-    None is the committed model. Raises CheckpointError for a file that is missing or damaged.
+    None is the committed model. Raises CheckpointError for a file that is missing, damaged or no generator.
     """
     path = Path(path) if path else paths.PUBLISHED.generator
     if path.suffix == ".pt":
-        state = checkpoints.load_state(path)
-        weights, config = state["average"], state["config"]
+        description = checkpoints.load_state(path)
+        weights = description.get("average")
     else:
         weights, description = checkpoints.load_weights(path)
-        config = description["config"]
-    generator = dcgan.build_generator(ImageConfig(**config))
-    generator.load_state_dict(weights)
+    try:
+        generator = dcgan.build_generator(ImageConfig(**description["config"]))
+        generator.load_state_dict(weights)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise checkpoints.CheckpointError(f"{paths.relative(path)} holds no generator of this project") from error
     return generator.eval().to(runtime.device(), memory_format=torch.channels_last)
 
 

@@ -181,7 +181,8 @@ class Inception:
             names = ["2048", "logits_unbiased"]
             self.network = NoTrainInceptionV3("inception-v3-compat", names, str(weights) if weights else None)
         except RuntimeError as error:
-            raise checkpoints.CheckpointError(f"{weights} does not hold torch-fidelity's InceptionV3") from error
+            source = weights or f"the file downloaded to {torch.hub.get_dir()}/checkpoints"
+            raise checkpoints.CheckpointError(f"{source} does not hold torch-fidelity's InceptionV3") from error
         finally:
             socket.setdefaulttimeout(previous)
         self.network.to(runtime.device())
@@ -209,10 +210,13 @@ def evaluate(
     `inception` asks for the Inception metrics too: the path of the network's weights, or "download".
 
     Returns `protocol`, `final` (for each metric: mean and standard deviation over seeds, and `real`, the same metric of
-    as many held-out training digits: the floor of a distance, the ceiling of a score), `real_on_validation` (training
-    digits against the validation digits, by which checkpoints are ranked) and `neighbours`. A metric that could not be
-    measured says why under `not_measured`.
+    held-out training digits; of an Inception Score, which compares with nothing, that of the test digits) and
+    `neighbours`. A metric that could not be measured says why under `not_measured`.
+
+    Raises:
+        CheckpointError: where `inception` names no weights of that network.
     """
+    network, not_measured = _find_inception(inception)
     train, validation, test = (load_mnist(split) for split in SPLITS)
     judge = Judge(test, config)
     bar = tqdm(total=len(config.seeds) + 2, desc="evaluate", unit="set", disable=not progress)
@@ -222,13 +226,15 @@ def evaluate(
         rows.append(judge.full(images))
         bar.update()
     real = judge.full(validation.images[: config.count])
+    real["inception_score_mnist"] = inception_score(judge.logits, config.splits)
     bar.update()
     final = {name: _over_seeds([row[name] for row in rows], real[name]) for name in rows[0]}
-    final["inception_score_mnist"]["test_images"] = inception_score(judge.logits, config.splits)
     neighbours = _memorisation(sets[config.seeds[0]], test, train)
     bar.update()
     bar.close()
-    result = {
+    if network:
+        final |= _inception_metrics(network, sets, validation.images[: config.count], test.images, config)
+    return {
         "protocol": {
             "data": test.source,
             "reference": f"{len(test):,} test digits",
@@ -243,23 +249,21 @@ def evaluate(
             "machine": runtime.describe(),
         },
         "final": final,
-        "real_on_validation": Judge(validation, config).quick(train.images[: config.count]),
         "neighbours": neighbours,
-        "not_measured": {},
+        "not_measured": not_measured,
     }
+
+
+def _find_inception(inception: str | None) -> tuple[Inception | None, dict[str, str]]:
     if inception is None:
-        result["not_measured"]["inception"] = "needs a download: python -m src image evaluate --inception"
-        return result
+        return None, {"inception": "needs a download: python -m src image evaluate --inception"}
     try:
-        network = Inception(None if inception == "download" else Path(inception))
+        return Inception(None if inception == "download" else Path(inception)), {}
     except OSError as error:
-        result["not_measured"]["inception"] = f"its weights could not be downloaded: {error}"
         warnings.warn(
-            f"Inception metrics are not measured: its weights could not be downloaded ({error})", stacklevel=2
+            f"Inception metrics are not measured: its weights could not be downloaded ({error})", stacklevel=3
         )
-    else:
-        final.update(_inception_metrics(network, sets, validation.images[: config.count], test.images, config))
-    return result
+        return None, {"inception": f"its weights could not be downloaded: {error}"}
 
 
 def _over_seeds(values: list, real: float | list[float]) -> dict:
@@ -277,8 +281,6 @@ def _memorisation(generated: Tensor, test: Digits, train: Digits, count: int = 1
         "count": min(count, len(generated), len(test)),
         "median_distance_generated": of_generated.median().item(),
         "median_distance_test": of_test.median().item(),
-        "smallest_distance_generated": of_generated.min().item(),
-        "smallest_distance_test": of_test.min().item(),
     }
 
 
@@ -298,5 +300,5 @@ def _inception_metrics(
 
     rows, real = [score(images) for images in sets.values()], score(held_out)
     final = {name: _over_seeds([row[name] for row in rows], real[name]) for name in real}
-    final["inception_score_inception"]["test_images"] = inception_score(test_logits, config.splits)
+    final["inception_score_inception"]["real"] = inception_score(test_logits, config.splits)
     return final

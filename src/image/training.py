@@ -39,16 +39,17 @@ class Run:
     scores: list[dict] = field(default_factory=list)  # of each checkpoint, with its epoch
 
     _PARTS = ("generator", "discriminator", "average", "generator_optimiser", "discriminator_optimiser")
+    _COUNTERS = ("epoch", "step", "seconds", "scores")
 
     def state_dict(self) -> dict:
-        state = {name: getattr(self, name).state_dict() for name in self._PARTS}
-        counters = {name: getattr(self, name) for name in ("epoch", "step", "seconds", "scores")}
-        return state | counters | {"config": asdict(self.config)}
+        parts = {name: getattr(self, name).state_dict() for name in self._PARTS}
+        counters = {name: getattr(self, name) for name in self._COUNTERS}
+        return parts | counters | {"config": asdict(self.config)}
 
     def load_state_dict(self, state: dict) -> None:
         for name in self._PARTS:
             getattr(self, name).load_state_dict(state[name])
-        for name in ("epoch", "step", "seconds", "scores"):
+        for name in self._COUNTERS:
             setattr(self, name, state[name])
 
 
@@ -84,9 +85,13 @@ def train(
     scores go to `where.training_log`, one JSON object a line.
 
     Raises:
-        CheckpointError: where the folder holds a run of another configuration.
+        CheckpointError: where the folder holds a run of another configuration or other data.
+        ValueError: where the batch cannot be shared out evenly among the processes.
     """
-    run = resume(config, where)
+    if config.batch_size % runtime.world_size():
+        raise ValueError(f"a batch of {config.batch_size} cannot be shared by {runtime.world_size()} processes evenly")
+    run = resume(config, digits, where)
+    runtime.check_agreement(run.step, "the checkpoint that they go on from")
     images = digits.images.to(runtime.device())
     steps = config.epochs * (len(images) // config.batch_size)
     bar = tqdm(total=steps, initial=run.step, desc="DCGAN", unit="step", disable=not (progress and runtime.is_main()))
@@ -97,9 +102,10 @@ def train(
         losses = train_epoch(run, images, steps, bar)
         log.write({"epoch": run.epoch, "seconds": round(run.seconds, 2), **losses})
         if run.epoch % config.checkpoint_every == 0 or run.epoch == config.epochs:
-            runtime.average_buffers(run.average)
+            for network in (run.generator, run.discriminator, run.average):
+                runtime.average_buffers(network)
             if runtime.is_main():
-                save_checkpoint(run, where, score, log)
+                save_checkpoint(run, digits, where, score, log)
                 if on_checkpoint:
                     on_checkpoint(run)
             runtime.wait_for_all()
@@ -107,17 +113,18 @@ def train(
     return run
 
 
-def resume(config: ImageConfig, where: paths.ImagePaths) -> Run:
+def resume(config: ImageConfig, digits: Digits, where: paths.ImagePaths) -> Run:
     """The run as its latest checkpoint left it, or before its first step where there is none."""
     run = start(config)
     path = latest_checkpoint(where)
     if path:
         state = checkpoints.load_state(path)
-        other = [key for key, value in asdict(config).items() if state["config"].get(key) != value]
-        if other:
-            differences = ", ".join(f"{key} {state['config'].get(key)}, now {getattr(config, key)}" for key in other)
+        now = asdict(config) | {"data": digits.source}
+        then = state["config"] | {"data": state["data"]}
+        differences = [f"{key} {then.get(key)}, now {value}" for key, value in now.items() if then.get(key) != value]
+        if differences:
             raise checkpoints.CheckpointError(
-                f"{paths.relative(path)} is of another configuration ({differences}): "
+                f"{paths.relative(path)} is of another run ({', '.join(differences)}): "
                 "choose another --run, or --overwrite to begin again"
             )
         run.load_state_dict(state)
@@ -125,26 +132,32 @@ def resume(config: ImageConfig, where: paths.ImagePaths) -> Run:
 
 
 def latest_checkpoint(where: paths.ImagePaths) -> Path | None:
-    return max(where.checkpoints.glob("epoch_*.pt"), default=None)
+    return max(where.checkpoints.glob("epoch_*.pt"), key=lambda path: int(path.stem.split("_")[1]), default=None)
 
 
 def train_epoch(run: Run, images: Tensor, total_steps: int, bar: tqdm) -> dict[str, float]:
-    """One pass over `images`, uint8 on the device, in the order of (seed, epoch); returns the mean losses in nats."""
+    """One pass over `images`, uint8 on the device, in the order of (seed, epoch).
+
+    Returns the mean losses in nats, and the mean penalty E |grad D(x)|^2 over the steps that computed it.
+    """
     began = time.perf_counter()
     totals = torch.zeros(3, device=images.device)
-    count = 0
+    count = penalties = 0
     for real, latents in batches(run.config, images, run.epoch):
         set_learning_rate(run, total_steps)
+        penalties += penalised(run)
         totals += train_step(run, real, latents)
         count += 1
         run.step += 1
         bar.update()
     run.epoch += 1
-    names = ("discriminator_loss", "generator_loss", "r1")
-    means = dict(zip(names, (totals / count).tolist(), strict=True))  # also waits for an accelerator to finish
-    means["r1"] *= run.config.r1_interval
+    discriminator_loss, generator_loss, penalty = totals.tolist()  # also waits for an accelerator to finish
     run.seconds += time.perf_counter() - began
-    return {name: round(value, 5) for name, value in means.items()}
+    return {
+        "discriminator_loss": round(discriminator_loss / count, 5),
+        "generator_loss": round(generator_loss / count, 5),
+        "r1": round(penalty / max(1, penalties), 5),
+    }
 
 
 def batches(config: ImageConfig, images: Tensor, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -177,7 +190,7 @@ def train_step(run: Run, real: Tensor, latents: Tensor) -> Tensor:
         discriminator_loss = softplus(-real_logits.float()).mean() + softplus(fake_logits.float()).mean()
     discriminator_loss.backward()
     penalty = torch.zeros((), device=real.device)
-    if config.r1_weight and run.step % config.r1_interval == 0:
+    if penalised(run):
         penalty = squared_gradient(run.discriminator, real)
         (penalty * (config.r1_weight / 2 * config.r1_interval)).backward()
     runtime.average_gradients(run.discriminator)
@@ -193,6 +206,11 @@ def train_step(run: Run, real: Tensor, latents: Tensor) -> Tensor:
     # The average follows fast at first, so that the random start is forgotten.
     update_average(run.average, run.generator, min(config.ema_decay, (1 + run.step) / (10 + run.step)))
     return torch.stack([discriminator_loss.detach(), generator_loss.detach(), penalty.detach()])
+
+
+def penalised(run: Run) -> bool:
+    """Whether the next step applies the gradient penalty."""
+    return run.config.r1_weight > 0 and run.step % run.config.r1_interval == 0
 
 
 def squared_gradient(discriminator: nn.Module, real: Tensor) -> Tensor:
@@ -220,7 +238,7 @@ def set_learning_rate(run: Run, total_steps: int) -> None:
             group["lr"] = run.config.learning_rate * min(1.0, left / max(run.config.decay_fraction, 1e-9))
 
 
-def save_checkpoint(run: Run, where: paths.ImagePaths, score: Score | None, log: "Log") -> None:
+def save_checkpoint(run: Run, digits: Digits, where: paths.ImagePaths, score: Score | None, log: "Log") -> None:
     """Score the averaged generator, then write grid, best weights and, last, the training state."""
     scores = {"epoch": run.epoch, "training_seconds": round(run.seconds, 1)}
     scores |= score(run.average) if score else {}
@@ -230,7 +248,7 @@ def save_checkpoint(run: Run, where: paths.ImagePaths, score: Score | None, log:
     generate.save_grid(fixed, where.grid(run.epoch), GRID_COLUMNS)
     if "fid_mnist" not in scores or scores is min(run.scores, key=lambda row: row["fid_mnist"]):
         checkpoints.save_weights(where.generator, run.average.state_dict(), {"config": asdict(run.config), **scores})
-    checkpoints.save_state(where.checkpoint(run.epoch), run.state_dict())
+    checkpoints.save_state(where.checkpoint(run.epoch), run.state_dict() | {"data": digits.source})
 
 
 class Log:
@@ -248,12 +266,19 @@ class Log:
             checkpoints.write_atomically(self.path, lambda path: path.write_text(content, encoding="utf-8"))
 
 
-def finished(config: ImageConfig, where: paths.ImagePaths) -> bool:
-    """Whether the run is complete: its generator published and its log at the last epoch."""
+def find_run(profile: str, digits: Digits, root: Path = paths.ROOT) -> paths.ImagePaths:
+    """The run of a profile. One on the packaged sample keeps apart, unless the profile's own is there to be loaded."""
+    where = paths.ImagePaths(profile, root)
+    return where if digits.complete or finished(where) else paths.ImagePaths(f"{profile}-sample", root)
+
+
+def finished(where: paths.ImagePaths) -> bool:
+    """Whether a run is complete: its generator published, its log scored at the last of its epochs."""
     if not (where.generator.is_file() and where.training_log.is_file()):
         return False
-    last = json.loads(where.training_log.read_text(encoding="utf-8").splitlines()[-1])
-    return last["epoch"] == config.epochs and "training_seconds" in last
+    lines = where.training_log.read_text(encoding="utf-8").splitlines()
+    last = json.loads(lines[-1])
+    return "training_seconds" in last and last["epoch"] == json.loads(lines[0])["config"]["epochs"]
 
 
 def read_history(where: paths.ImagePaths) -> dict:
@@ -261,12 +286,12 @@ def read_history(where: paths.ImagePaths) -> dict:
     `checkpoints` (scores on the validation digits).
 
     Raises:
-        CheckpointError: where there is no log.
+        CheckpointError: where there is no log, or none of an epoch.
     """
-    if not where.training_log.is_file():
-        raise checkpoints.CheckpointError(f"{paths.relative(where.training_log)} does not exist: train this run first")
-    start_line, *lines = [json.loads(line) for line in where.training_log.read_text(encoding="utf-8").splitlines()]
-    losses = [line for line in lines if "generator_loss" in line]
-    start_line.pop("epoch")
-    training = start_line | {"epochs": losses[-1]["epoch"], "seconds": losses[-1]["seconds"], "losses": losses}
-    return {"training": training, "checkpoints": [line for line in lines if "training_seconds" in line]}
+    if where.training_log.is_file():
+        start_line, *lines = [json.loads(line) for line in where.training_log.read_text(encoding="utf-8").splitlines()]
+        if losses := [line for line in lines if "generator_loss" in line]:
+            start_line.pop("epoch")
+            training = start_line | {"epochs": losses[-1]["epoch"], "seconds": losses[-1]["seconds"], "losses": losses}
+            return {"training": training, "checkpoints": [line for line in lines if "training_seconds" in line]}
+    raise checkpoints.CheckpointError(f"{paths.relative(where.training_log)} tells of no epoch: train this run first")

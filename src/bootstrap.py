@@ -53,7 +53,7 @@ def prepare_environment(requirements: tuple[str, ...]) -> Path:
         python.is_file() and subprocess.run((python, "-m", "pip", "--version"), capture_output=True).returncode == 0
     ):
         print(f"creating {ENVIRONMENT.name}", flush=True)
-        venv.create(ENVIRONMENT, clear=True, with_pip=True)
+        venv.create(ENVIRONMENT.resolve(), clear=True, with_pip=True)
     if not stamp.is_file() or stamp.read_text() != wanted:
         print(f"installing {requirements[-1]}: several GB with torch, minutes on a fast connection", flush=True)
         run(python, "-m", "pip", "install", "-q", "-r", requirements[-1])

@@ -56,7 +56,7 @@ def test_nothing_is_overwritten_unasked(capsys, tmp_path):
         (("image", "interpolate", "--steps", "1"), "steps is 1"),
         (("image", "generate", "--model", "nowhere.pt"), "nowhere.pt does not exist"),
         (("image", "generate", "--model", "README.md"), "README.json does not exist"),
-        (("image", "evaluate", "--run", "nowhere"), "nowhere/generator.safetensors does not exist"),
+        (("image", "evaluate", "--run", "nowhere"), "image_training.jsonl tells of no epoch: train this run first"),
         (("image", "train", "--run", "new", "--epochs", "0"), "epochs is 0"),
         (("image", "train", "--run", "../elsewhere"), "'../elsewhere' cannot name a run"),
     ],

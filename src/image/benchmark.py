@@ -20,9 +20,7 @@ VARIANTS: dict[str, dict] = {
     "default": {},
     "batches of 128": {"batch_size": 128},
     "batches of 128, twice the learning rate": {"batch_size": 128, "learning_rate": 1e-3},
-    "batches of 128, no R1": {"batch_size": 128, "r1_weight": 0.0},
     "batches of 128, no batch norm in the discriminator": {"batch_size": 128, "discriminator_norm": "none"},
-    "wider: 48 and 64 channels": {"generator_width": 48, "discriminator_width": 64},
 }
 
 

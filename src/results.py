@@ -6,6 +6,7 @@ from string import Template
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
 
 from src import checkpoints, paths
@@ -70,12 +71,14 @@ def render(where: paths.ImagePaths = paths.PUBLISHED) -> str:
     ablation = checkpoints.load_json(where.ablation)
     protocol, training, neighbours = metrics["protocol"], metrics["training"], metrics["neighbours"]
     not_measured = metrics["not_measured"].get("inception")
+    inception_score = metrics["final"]["inception_score_mnist"]
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         generated_count=f"{protocol['count']:,}",
         reference=protocol["reference"],
         seed_count=len(protocol["seeds"]),
         real=protocol["real"],
         scores=score_table(metrics),
+        inception_gap=f"{inception_score['real'] - inception_score['mean']:.2f}",
         classifier_accuracy=f"{classifier['accuracy']['test']:.2%}",
         inception=f"With InceptionV3: not measured ({not_measured})." if not_measured else "",
         distance_generated=f"{neighbours['median_distance_generated']:.1f}",
@@ -204,8 +207,9 @@ def score_curves(metrics: dict) -> Figure:
             axes.set(xlabel="epoch", ylabel=name)
             axes.legend()
         left.set_yscale("log")
+        left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         left.yaxis.set_major_formatter("{x:g}")
-        left.yaxis.set_minor_formatter("{x:g}")
+        left.yaxis.set_minor_formatter(NullFormatter())
     return figure
 
 

@@ -8,6 +8,7 @@ import pytest
 from nbclient import NotebookClient
 
 from src import bootstrap, paths
+from src.image import data
 
 
 @pytest.mark.parametrize("name", bootstrap.NOTEBOOKS)
@@ -27,15 +28,16 @@ def test_committed_notebook_holds_the_outputs_of_a_whole_run(name):
 @pytest.mark.parametrize("name", bootstrap.NOTEBOOKS)
 def test_notebook_trains_and_tells_its_story_in_the_quick_profile(name, tmp_path, monkeypatch):
     clone = tmp_path / "clone"
-    ignored = shutil.ignore_patterns(".git", ".venv", "data", "quick", "*.pt", "__pycache__", ".*_cache", "*.tmp")
+    ignored = shutil.ignore_patterns(".git", ".venv", "data", "quick*", "*.pt", "__pycache__", ".*_cache", "*.tmp")
     shutil.copytree(paths.ROOT, clone, ignore=ignored)
-    if paths.MNIST.is_dir():
+    complete = data.load_mnist("test").complete
+    if complete:
         (clone / "data" / "MNIST").mkdir(parents=True)
         shutil.copytree(paths.MNIST, clone / "data" / "MNIST" / "raw")
     monkeypatch.setenv("PROFILE", "quick")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(clone), os.environ.get("PYTHONPATH", "")]))
     notebook = nbformat.read(clone / name, as_version=4)
     NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": str(clone)}}).execute()
-    run = "quick" if paths.MNIST.is_dir() else "quick-sample"
+    run = "quick" if complete else "quick-sample"
     assert len(list((clone / "image_checkpoints" / run).glob("epoch_*.pt"))) == 2
     assert (clone / "metrics" / run / "image_metrics.json").is_file()

@@ -8,11 +8,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from torch import Tensor
+
 from src import checkpoints, paths, results, runtime
 from src.config import PROFILES, ClassifierConfig, image_profile
 from src.image import benchmark, classifier, data, generate, metrics, training
 
 FAILED, INTERRUPTED = 1, 130
+TOLERANCE = 0.02  # of verify, relative; other processors round differently, and a few pixels flip by one grey level
 
 
 class UsageError(ValueError):
@@ -26,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         runtime.start_processes()
         options.command(options)
-    except (UsageError, ValueError, OSError, checkpoints.CheckpointError, data.DataError) as error:
+    except (ValueError, OSError, checkpoints.CheckpointError, data.DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
@@ -130,27 +133,30 @@ def print_final(measured: dict) -> None:
 
 
 def image_generate(options: argparse.Namespace) -> None:
-    output = Path(options.output or paths.PUBLISHED.samples / f"digits_seed{options.seed}.png")
-    refuse_existing(output, options.overwrite)
-    check_suffix(output, (".png", ".npy", ""))
-    generator = generate.load_generator(options.model)
-    images = generate.sample(generator, options.count, options.seed)
+    output = find_output(options, f"digits_seed{options.seed}.png")
+    images = generate.sample(generate.load_generator(options.model), options.count, options.seed)
     save(images, output, columns=options.columns)
     print(f"wrote {options.count} digits to {paths.relative(output)}")
 
 
 def image_interpolate(options: argparse.Namespace) -> None:
-    name = f"interpolation_{options.start}_{options.end}.png"
-    output = Path(options.output or paths.PUBLISHED.samples / name)
-    refuse_existing(output, options.overwrite)
-    check_suffix(output, (".png", ".npy", ""))
+    output = find_output(options, f"interpolation_{options.start}_{options.end}.png")
     generator = generate.load_generator(options.model)
     images = generate.interpolate(generator, options.start, options.end, options.steps)
     save(images, output, columns=options.steps)
     print(f"wrote {options.steps} steps from seed {options.start} to seed {options.end} to {paths.relative(output)}")
 
 
-def save(images, output: Path, columns: int) -> None:
+def find_output(options: argparse.Namespace, default_name: str) -> Path:
+    """Where to write, checked before any work is done."""
+    output = Path(options.output or paths.PUBLISHED.samples / default_name)
+    refuse_existing(output, options.overwrite)
+    if output.suffix not in (".png", ".npy", ""):
+        raise UsageError(f"cannot write {output.name}: end it in .png (a grid) or .npy, or name a folder")
+    return output
+
+
+def save(images: Tensor, output: Path, columns: int) -> None:
     """By the output's suffix: .png is one grid, .npy an array, none a folder of single PNG files."""
     if output.suffix == ".npy":
         generate.save_array(images, output)
@@ -158,11 +164,6 @@ def save(images, output: Path, columns: int) -> None:
         generate.save_grid(images, output, columns)
     else:
         generate.save_images(images, output)
-
-
-def check_suffix(output: Path, known: tuple[str, ...]) -> None:
-    if output.suffix not in known:
-        raise UsageError(f"cannot write {output.name}: end it in .png (a grid) or .npy, or name a folder")
 
 
 def refuse_existing(target: Path, overwrite: bool) -> None:
@@ -198,9 +199,6 @@ def verify(_: argparse.Namespace) -> None:
             wrong += [] if agrees else [name]
     if wrong:
         raise UsageError(f"more than {TOLERANCE:.0%} off the recorded values: {', '.join(wrong)}")
-
-
-TOLERANCE = 0.02  # relative; other processors round differently, and a few pixels flip by one grey level
 
 
 def bench(options: argparse.Namespace) -> None:

@@ -148,12 +148,9 @@ class Judge:
         """Every `mnist` metric of uint8 images (count, 1, 28, 28)."""
         features, logits = reference.describe(self.classifier, images)
         precision, recall = precision_recall(self.features, features, self.config.neighbours)
-        subset_size = min(self.config.kid_subset_size, len(images), len(self.real))
         shares = digit_shares(logits)
         return {
-            "fid_mnist": fid(self.features, features),
-            "kid_mnist": kid(self.features, features, self.config.kid_subsets, subset_size),
-            "inception_score_mnist": inception_score(logits, self.config.splits),
+            **_three_scores("mnist", self.features, features, logits, self.config),
             "precision_mnist": precision,
             "recall_mnist": recall,
             "smallest_digit_share": min(shares),
@@ -254,6 +251,18 @@ def evaluate(
     }
 
 
+def _three_scores(
+    network: str, real: Tensor, fake: Tensor, logits: Tensor, config: EvaluationConfig
+) -> dict[str, float]:
+    """FID, KID and Inception Score of fakes under the name of the network that gave features and logits."""
+    subset_size = min(config.kid_subset_size, len(fake), len(real))
+    return {
+        f"fid_{network}": fid(real, fake),
+        f"kid_{network}": kid(real, fake, config.kid_subsets, subset_size),
+        f"inception_score_{network}": inception_score(logits, config.splits),
+    }
+
+
 def _find_inception(inception: str | None) -> tuple[Inception | None, dict[str, str]]:
     if inception is None:
         return None, {"inception": "needs a download: python -m src image evaluate --inception"}
@@ -268,8 +277,7 @@ def _find_inception(inception: str | None) -> tuple[Inception | None, dict[str, 
 
 def _over_seeds(values: list, real: float | list[float]) -> dict:
     tensor = torch.tensor(values, dtype=torch.float64)  # (seeds,) or (seeds, digits)
-    spread = tensor.std(dim=0, correction=1) if len(values) > 1 else torch.full_like(tensor[0], float("nan"))
-    std = None if spread.isnan().any() else spread.tolist()
+    std = tensor.std(dim=0).tolist() if len(values) > 1 else None
     return {"mean": tensor.mean(dim=0).tolist(), "std": std, "real": real}
 
 
@@ -290,13 +298,7 @@ def _inception_metrics(
     reference_features, test_logits = network.describe(test)
 
     def score(images: Tensor) -> dict[str, float]:
-        features, logits = network.describe(images)
-        subset_size = min(config.kid_subset_size, len(images), len(test))
-        return {
-            "fid_inception": fid(reference_features, features),
-            "kid_inception": kid(reference_features, features, config.kid_subsets, subset_size),
-            "inception_score_inception": inception_score(logits, config.splits),
-        }
+        return _three_scores("inception", reference_features, *network.describe(images), config)
 
     rows, real = [score(images) for images in sets.values()], score(held_out)
     final = {name: _over_seeds([row[name] for row in rows], real[name]) for name in real}

@@ -11,7 +11,8 @@ from pathlib import Path
 from torch import Tensor
 
 from src import checkpoints, paths, results, runtime
-from src.config import PROFILES, ClassifierConfig, image_profile
+from src.audio import data as audio_data
+from src.config import PROFILES, AudioConfig, ClassifierConfig, image_profile
 from src.image import benchmark, classifier, data, generate, metrics, training
 
 FAILED, INTERRUPTED = 1, 130
@@ -29,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         runtime.start_processes()
         options.command(options)
-    except (ValueError, OSError, checkpoints.CheckpointError, data.DataError) as error:
+    except (ValueError, OSError, checkpoints.CheckpointError, data.DataError, audio_data.DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
@@ -44,12 +45,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def find_data(_: argparse.Namespace) -> None:
-    """Fetch MNIST or find it, and say what is there."""
+    """Fetch the data sets or find them, and say what is there."""
     for split in data.SPLITS:
         digits = data.load_mnist(split)
         print(f"{digits.source:15} {split:10} {len(digits):6,} digits of 28 x 28 pixels")
-    if digits.complete:
-        print(f"in {paths.relative(paths.MNIST)}")
+    for split in audio_data.SPLITS:
+        tracks = audio_data.load_musdb18(split, AudioConfig().sample_rate)
+        minutes = sum(stems.shape[-1] for stems in tracks.waveforms) / tracks.sample_rate / 60
+        print(f"{tracks.source:15} {split:10} {len(tracks):6,} tracks of 4 stems, {minutes:.1f} minutes")
+    for found, folder in ((digits, paths.MNIST), (tracks, paths.MUSDB18)):
+        if found.complete:
+            print(f"{found.source} is in {paths.relative(folder)}")
 
 
 def image_train(options: argparse.Namespace) -> None:

@@ -63,6 +63,13 @@ class EvaluationConfig:
     kid_subset_size: int = 1000
 
 
+@dataclass(frozen=True)
+class AudioConfig:
+    """How sound is represented."""
+
+    sample_rate: int = 22050  # Hz; stems are mixed to mono
+
+
 PROFILES = {
     "full": (ImageConfig(), EvaluationConfig()),
     "quick": (ImageConfig(epochs=2, checkpoint_every=1), EvaluationConfig(count=2_000, seeds=(1000,))),

@@ -6,6 +6,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 MNIST = ROOT / "data" / "MNIST" / "raw"
+MUSDB18 = ROOT / "data" / "MUSDB18"
+MUSDB18_CACHE = ROOT / "data" / "MUSDB18_decoded"
 RESULTS = ROOT / "RESULTS.md"
 
 

@@ -1,0 +1,150 @@
+"""MUSDB18: splits by track, the download and its failures, decoding of any file."""
+
+import functools
+import http.server
+import threading
+import zipfile
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from src import paths
+from src.audio import data
+
+RATE = 22050
+COMPLETE = (paths.MUSDB18 / "train").is_dir() and (paths.MUSDB18 / "test").is_dir()
+needs_musdb18 = pytest.mark.skipif(not COMPLETE, reason="MUSDB18 is not here")
+
+
+@needs_musdb18
+def test_every_track_is_in_one_split_only():
+    names = {split: set(data.find_tracks(split, paths.MUSDB18)) for split in data.SPLITS}
+    assert {split: len(found) for split, found in names.items()} == {"train": 80, "validation": 14, "test": 50}
+    assert len(set.union(*names.values())) == 144
+    assert "ANiMAL - Rockshow" in names["validation"]  # one of the field's validation tracks
+    assert "The Easton Ellises - Falcon 69" in names["test"]
+
+
+@needs_musdb18
+def test_stems_add_up_to_the_mixture():
+    path = data.find_tracks("test", paths.MUSDB18)["The Easton Ellises - Falcon 69"]
+    mixture, rate = data.read_audio(path, stream=0)
+    parts = [data.read_audio(path, stream)[0] for stream in range(1, 5)]
+    assert rate == 44100 and mixture.shape == parts[0].shape
+    error = np.square(mixture - sum(parts)).sum() / np.square(mixture).sum()
+    assert error < 0.01  # each stream was compressed with loss by itself
+
+
+def test_without_network_the_packaged_track_stands_in_and_says_so(tmp_path, monkeypatch):
+    def no_network(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(data.urllib.request, "urlopen", no_network)
+    with pytest.warns(UserWarning, match="no network.*packaged with stempeg"):
+        tracks = data.load_musdb18("train", RATE, tmp_path / "empty")
+    assert not tracks.complete and tracks.source == "stempeg sample"
+    assert tracks.names == ("The Easton Ellises - Falcon 69",)
+    assert tracks.waveforms[0].shape[0] == 4 and tracks.waveforms[0].dtype == torch.float32
+    assert 0.01 < tracks.waveforms[0].abs().max() <= 1.2
+    assert not any(tmp_path.rglob("*.*"))
+
+
+def test_unknown_split_and_missing_data_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="unknown split 'dev'"):
+        data.load_musdb18("dev", RATE)
+    with pytest.raises(data.DataError, match="run python -m src data"):
+        data.load_musdb18("test", RATE, tmp_path, download=False)
+
+
+def test_a_folder_with_too_few_tracks_is_refused(tmp_path):
+    for subset in ("train", "test"):
+        (tmp_path / subset).mkdir()
+    (tmp_path / "test" / "Someone - Something.stem.mp4").touch()
+    with pytest.raises(data.DataError, match="holds 1 test tracks, not 50"):
+        data.load_musdb18("test", RATE, tmp_path)
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A local stand-in for the download site, and the folder that it serves."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}", folder
+        running.shutdown()
+
+
+def write_archive(path, train: int = 94, test: int = 50) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for subset, count in (("train", train), ("test", test)):
+            for number in range(count):
+                archive.writestr(f"{subset}/Band - Song {number}.stem.mp4", bytes(100) + bytes([number]))
+
+
+def test_fetch_unpacks_the_whole_data_set(server, tmp_path):
+    url, folder = server
+    write_archive(folder / "musdb.zip")
+    data.fetch(tmp_path / "MUSDB18", f"{url}/musdb.zip")
+    assert len(list((tmp_path / "MUSDB18" / "train").iterdir())) == 94
+    assert (tmp_path / "MUSDB18" / "test" / "Band - Song 7.stem.mp4").read_bytes() == bytes(100) + b"\x07"
+    assert not (tmp_path / "MUSDB18-7s.zip").exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [("truncate", "not a zip file"), ("omit", "93 train tracks instead of 94"), ("flip", "is damaged")],
+)
+def test_fetch_leaves_nothing_behind_of_a_damaged_archive(server, tmp_path, spoil, message):
+    url, folder = server
+    write_archive(folder / "musdb.zip", train=93 if spoil == "omit" else 94)
+    content = bytearray((folder / "musdb.zip").read_bytes())
+    if spoil == "flip":
+        content[content.index(b"Song 3.stem.mp4") + 50] ^= 1
+    (folder / "musdb.zip").write_bytes(content[:-500] if spoil == "truncate" else content)
+    with pytest.raises(zipfile.BadZipFile, match=message):
+        data.fetch(tmp_path / "MUSDB18", f"{url}/musdb.zip")
+    assert not (tmp_path / "MUSDB18").exists() and not (tmp_path / "MUSDB18-7s.zip").exists()
+
+
+def test_fetch_says_what_it_tried(server, tmp_path):
+    url, _ = server
+    with pytest.raises(OSError, match=f"{url}/none.zip.*404"):
+        data.fetch(tmp_path / "MUSDB18", f"{url}/none.zip")
+
+
+@pytest.mark.parametrize(("suffix", "exact"), [("wav", 1e-4), ("flac", 1e-4), ("mp3", 0.1), ("ogg", 0.1)])
+@pytest.mark.parametrize(("rate", "channels"), [(44100, 2), (16000, 1)])
+def test_any_file_is_read(tmp_path, suffix, exact, rate, channels):
+    time = np.arange(rate) / rate
+    wave = np.stack([0.4 * np.sin(2 * np.pi * (300 + 200 * channel) * time) for channel in range(channels)])
+    soundfile.write(tmp_path / f"tone.{suffix}", wave.T, rate)
+    decoded, decoded_rate = data.read_audio(tmp_path / f"tone.{suffix}")
+    assert decoded_rate == rate and decoded.shape[0] == channels and decoded.dtype == np.float32
+    assert decoded.shape[1] > 0.98 * rate
+    heard, played = (np.abs(np.fft.rfft(x[:, rate // 4 : rate // 2])) for x in (decoded, wave))
+    assert np.abs(heard - played).max() < exact * rate / 8
+
+
+def test_unreadable_files_are_named(tmp_path):
+    with pytest.raises(data.DataError, match=r"missing\.wav cannot be decoded"):
+        data.read_audio(tmp_path / "missing.wav")
+    (tmp_path / "text.wav").write_text("no sound")
+    with pytest.raises(data.DataError, match=r"text\.wav cannot be decoded"):
+        data.read_audio(tmp_path / "text.wav")
+    soundfile.write(tmp_path / "mono.wav", np.zeros(100), RATE)
+    with pytest.raises(data.DataError, match="has 1 audio streams, and so none of number 4"):
+        data.read_audio(tmp_path / "mono.wav", stream=4)
+
+
+def test_resampling_keeps_what_both_rates_can_hold():
+    time = np.arange(44100) / 44100
+    low, high = (np.sin(2 * np.pi * frequency * time).astype(np.float32) for frequency in (1000, 15000))
+    resampled = data.resample(low + high, 44100, RATE)
+    expected = np.sin(2 * np.pi * 1000 * np.arange(RATE) / RATE)
+    assert len(resampled) == RATE
+    assert np.abs(resampled - expected)[500:-500].max() < 1e-3
+    assert data.resample(low, RATE, RATE) is low

@@ -1,0 +1,114 @@
+"""The transforms, held to librosa, scipy and closed forms."""
+
+import math
+
+import librosa
+import numpy as np
+import pytest
+import torch
+from scipy.fft import dct
+
+from src.audio import spectrogram
+
+RATE = 22050
+
+
+def noise(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape) * 0.1
+
+
+@pytest.mark.parametrize("samples", [1, 7, 255, 256, 257, 1000, 150_016 // 16 + 1])
+@pytest.mark.parametrize("bins", [64, 256])
+def test_mdct_loses_nothing_at_any_length(samples, bins):
+    waveform = torch.rand(samples) * 2 - 1
+    again = spectrogram.imdct(spectrogram.mdct(waveform, bins), samples)
+    assert (again - waveform).abs().max() < 1e-5
+
+
+def test_mdct_is_its_definition():
+    bins = 8
+    waveform = torch.randn(3 * bins)
+    padded = torch.cat([torch.zeros(bins), waveform, torch.zeros(bins)]).double()
+    n, k = torch.arange(2 * bins).double(), torch.arange(bins).double()
+    window = torch.sin(math.pi * (n + 0.5) / (2 * bins))
+    kernel = torch.cos(math.pi / bins * (n[:, None] + 0.5 + bins / 2) * (k + 0.5)) * math.sqrt(2 / bins)
+    expected = torch.stack([(padded[i * bins : (i + 2) * bins] * window) @ kernel for i in range(4)])
+    assert torch.allclose(spectrogram.mdct(waveform, bins).double(), expected, atol=1e-5)
+
+
+def test_mdct_is_scipys_dct_iv_of_the_folded_frames():
+    bins = 64
+    waveform = noise(5 * bins)
+    padded = np.pad(waveform.numpy(), bins)
+    window = np.sin(np.pi * (np.arange(2 * bins) + 0.5) / (2 * bins))
+    half = bins // 2
+    for frame, coefficients in enumerate(spectrogram.mdct(waveform, bins)):
+        a, b, c, d = (padded[frame * bins : (frame + 2) * bins] * window).reshape(4, half)
+        folded = np.concatenate([-c[::-1] - d, a - b[::-1]])
+        assert np.allclose(coefficients.numpy(), dct(folded, type=4, norm="ortho"), atol=1e-5)
+
+
+def test_mdct_keeps_energy_and_is_batched():
+    waveform = noise(2, 3, 5000)
+    coefficients = spectrogram.mdct(waveform, 128)
+    assert coefficients.shape == (2, 3, math.ceil(5000 / 128) + 1, 128)
+    assert torch.allclose(coefficients.square().sum((-1, -2)), waveform.square().sum(-1), rtol=1e-5)
+    assert torch.equal(coefficients[1, 2], spectrogram.mdct(waveform[1, 2], 128))
+
+
+def test_mdct_and_its_inverse_are_differentiable():
+    loss = spectrogram.imdct(spectrogram.mdct(waveform := noise(500).requires_grad_(), 64), 500).square().sum()
+    loss.backward()
+    assert torch.allclose(waveform.grad, 2 * waveform, atol=1e-5)
+
+
+def test_imdct_refuses_more_samples_than_there_are():
+    with pytest.raises(ValueError, match="hold 128 samples, not 129"):
+        spectrogram.imdct(torch.zeros(3, 64), 129)
+
+
+def test_log_mel_is_librosas():
+    waveform = noise(8000)
+    ours = spectrogram.log_mel(waveform, RATE, bands=64, window=1024, hop=256)
+    power = librosa.feature.melspectrogram(
+        y=waveform.numpy(), sr=RATE, n_fft=1024, hop_length=256, n_mels=64, norm=None, pad_mode="constant"
+    )
+    filters = librosa.filters.mel(sr=RATE, n_fft=1024, n_mels=64, norm=None)
+    power /= filters.sum(1)[:, None] * np.square(np.hanning(1025)[:-1]).sum()
+    assert ours.shape == (8000 // 256 + 1, 64)
+    assert np.allclose(ours.numpy(), 10 * np.log10(power.T), atol=2e-3)
+
+
+def test_log_mel_of_white_noise_reads_its_variance():
+    mel = spectrogram.log_mel(torch.randn(200_000) * 0.1, RATE, bands=40, window=1024, hop=256)
+    assert (10 ** (mel[4:-4] / 10)).mean() == pytest.approx(0.01, rel=0.02)
+
+
+def test_log_mel_of_silence_is_the_floor_and_has_a_gradient():
+    waveform = torch.zeros(2000, requires_grad=True)
+    mel = spectrogram.log_mel(waveform, RATE, bands=40, window=1024, hop=256)
+    mel.sum().backward()
+    assert torch.equal(mel, torch.full_like(mel, -100.0))
+    assert torch.isfinite(waveform.grad).all()
+
+
+def test_empty_bands_are_refused():
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="too many"):
+        spectrogram.mel_filters(RATE, 200, 512)
+
+
+def test_griffin_lim_finds_a_waveform_of_the_same_spectrogram():
+    time = torch.arange(11_025) / RATE
+    chord = sum(0.2 * torch.sin(2 * math.pi * frequency * time) for frequency in (220.0, 440.0, 660.0))
+    mel = spectrogram.log_mel(chord, RATE, bands=64, window=1024, hop=256)
+    again = spectrogram.griffin_lim(mel, len(chord), RATE, window=1024, hop=256)
+    assert again.shape == chord.shape
+
+    def error(waveform: torch.Tensor) -> float:
+        """In dB, over bins within 30 dB of the loudest."""
+        heard = spectrogram.log_mel(waveform, RATE, bands=64, window=1024, hop=256)
+        return (heard - mel)[mel > mel.max() - 30].square().mean().sqrt().item()
+
+    guessed_once = spectrogram.griffin_lim(mel, len(chord), RATE, window=1024, hop=256, iterations=1)
+    assert error(again) < 3 < error(guessed_once)
+    assert torch.equal(again, spectrogram.griffin_lim(mel, len(chord), RATE, window=1024, hop=256))

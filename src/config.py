@@ -12,16 +12,18 @@ class ImageConfig:
     """
 
     latent_dim: int = 100
-    generator_width: int = 32  # channels of the last hidden layer; doubles towards the latent
-    discriminator_width: int = 48  # channels of the first layer; doubles towards the logit
+    generator_width: int = 32  # channels of the last hidden layer; doubles with every halving of the image
+    generator_depth: int = 4  # hidden convolutions: 2 (from 7x7 up), 3 (from 4x4 up) or 4 (one more at 7x7)
+    discriminator_width: int = 32  # channels of the first layer; doubles with every halving of the image
+    discriminator_depth: int = 4  # hidden convolutions: 3 (strided) or 4 (one more at 7x7)
     discriminator_norm: str = "batch"  # "none", "batch" or "spectral"
     epochs: int = 50
-    batch_size: int = 64
+    batch_size: int = 100
     learning_rate: float = 5e-4
     beta1: float = 0.5
     beta2: float = 0.99
     decay_fraction: float = 0.6  # share of the run, at its end, over which the learning rate falls to zero
-    r1_weight: float = 1.0  # 0 turns the penalty off
+    r1_weight: float = 0.1  # 0 turns the penalty off
     r1_interval: int = 16  # steps
     ema_decay: float = 0.9995  # per step
     checkpoint_every: int = 5  # epochs
@@ -30,6 +32,9 @@ class ImageConfig:
     def __post_init__(self) -> None:
         if self.discriminator_norm not in ("none", "batch", "spectral"):
             raise ValueError(f"discriminator_norm is {self.discriminator_norm!r}: use 'none', 'batch' or 'spectral'")
+        for name, known in (("generator_depth", (2, 3, 4)), ("discriminator_depth", (3, 4))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)}: use one of {', '.join(map(str, known))}")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}: it must not be negative")
         for name in ("latent_dim", "generator_width", "discriminator_width", "epochs", "batch_size",
@@ -65,9 +70,22 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class AudioConfig:
-    """How sound is represented."""
+    """How sound is represented, and the size of the two-latent VAE."""
 
     sample_rate: int = 22050  # Hz; stems are mixed to mono
+    mel_bands: int = 80  # a multiple of 8
+    mel_window: int = 1024  # samples
+    mel_hop: int = 256  # samples
+    mdct_bins: tuple[int, ...] = (
+        256,
+        2048,
+        1024,
+        1024,
+    )  # drums, bass, other, vocals: short for onsets, long for tones
+    latent_dim: int = 32  # of z_mel, a frame of 4 mel frames
+    mel_channels: int = 32
+    mel_hidden: int = 256
+    fine_channels: int = 24
 
 
 PROFILES = {

@@ -78,6 +78,7 @@ def render(where: paths.ImagePaths = paths.PUBLISHED) -> str:
         seed_count=len(protocol["seeds"]),
         real=protocol["real"],
         scores=score_table(metrics),
+        kid_real=f"{metrics['final']['kid_mnist']['real']:.4f}",
         inception_gap=f"{inception_score['real'] - inception_score['mean']:.2f}",
         classifier_accuracy=f"{classifier['accuracy']['test']:.2%}",
         inception=f"With InceptionV3: not measured ({not_measured})." if not_measured else "",

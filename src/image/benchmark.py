@@ -18,9 +18,10 @@ from src.image.dcgan import Generator
 
 VARIANTS: dict[str, dict] = {
     "default": {},
-    "batches of 128": {"batch_size": 128},
-    "batches of 128, twice the learning rate": {"batch_size": 128, "learning_rate": 1e-3},
-    "batches of 128, no batch norm in the discriminator": {"batch_size": 128, "discriminator_norm": "none"},
+    "shallow: 2 and 3 hidden convolutions, not 4 and 4": {"generator_depth": 2, "discriminator_depth": 3},
+    "ten times the gradient penalty": {"r1_weight": 1.0},
+    "no gradient penalty": {"r1_weight": 0.0},
+    "no batch norm in the discriminator": {"discriminator_norm": "none"},
 }
 
 

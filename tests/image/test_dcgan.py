@@ -8,16 +8,19 @@ from src.config import ImageConfig
 from src.image import dcgan
 
 
-def test_generator_draws_28x28_within_tanh():
-    generator = dcgan.build_generator(ImageConfig(latent_dim=16, generator_width=4))
+@pytest.mark.parametrize("depth", [2, 3, 4])
+def test_generator_draws_28x28_within_tanh(depth):
+    generator = dcgan.build_generator(ImageConfig(latent_dim=16, generator_width=4, generator_depth=depth))
     images = generator(torch.randn(5, 16))
     assert images.shape == (5, 1, 28, 28)
     assert images.abs().max() <= 1
 
 
+@pytest.mark.parametrize("depth", [3, 4])
 @pytest.mark.parametrize("norm", ["none", "batch", "spectral"])
-def test_discriminator_gives_one_logit_per_image(norm):
-    discriminator = dcgan.build_discriminator(ImageConfig(discriminator_width=4, discriminator_norm=norm))
+def test_discriminator_gives_one_logit_per_image(norm, depth):
+    config = ImageConfig(discriminator_width=4, discriminator_depth=depth, discriminator_norm=norm)
+    discriminator = dcgan.build_discriminator(config)
     assert discriminator(torch.randn(5, 1, 28, 28)).shape == (5,)
 
 
@@ -30,12 +33,12 @@ def test_every_pixel_reaches_the_logit():
 
 def test_projection_is_the_papers_transposed_convolution():
     generator = dcgan.build_generator(ImageConfig(latent_dim=6, generator_width=2)).eval()
-    convolution = nn.ConvTranspose2d(6, 8, kernel_size=7, bias=False)
+    convolution = nn.ConvTranspose2d(6, 16, kernel_size=4, bias=False)
     with torch.no_grad():
-        convolution.weight.copy_(generator.project.weight.T.reshape(6, 8, 7, 7))
+        convolution.weight.copy_(generator.project.weight.T.reshape(6, 16, 4, 4))
     latents = torch.randn(3, 6)
     expected = convolution(latents[:, :, None, None])
-    torch.testing.assert_close(generator.project(latents).reshape(3, 8, 7, 7), expected)
+    torch.testing.assert_close(generator.project(latents).reshape(3, 16, 4, 4), expected)
 
 
 def test_initial_weights_follow_the_paper():
@@ -44,6 +47,12 @@ def test_initial_weights_follow_the_paper():
         if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d) and module.weight.numel() > 10_000:
             assert module.weight.std().item() == pytest.approx(0.02, rel=0.05)
             assert module.weight.mean().item() == pytest.approx(0.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("depth", [1, 5])
+def test_unknown_depth_is_refused(depth):
+    with pytest.raises(ValueError, match=f"generator_depth is {depth}: use one of 2, 3, 4"):
+        ImageConfig(generator_depth=depth)
 
 
 def test_unknown_norm_is_refused():

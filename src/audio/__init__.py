@@ -1,1 +1,1 @@
-"""The audio wing: MUSDB18's stems, their spectrograms, and how regenerated ones are measured."""
+"""The audio wing: MUSDB18's stems, their spectrograms, a two-latent VAE, and how regenerated stems are measured."""

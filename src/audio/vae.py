@@ -1,0 +1,304 @@
+"""The two-latent VAE: `z_mel`, what a stem sounds like, and `z_fine`, the waveform's fine structure given that.
+
+`MelVAE` is a convolutional VAE of the log-mel spectrogram. Its decoded spectrogram predicts the variance of every MDCT
+coefficient, and `FineVAE` describes the coefficients themselves, each with as much precision as the water level D asks
+for: the noisier the posterior, the fewer bits it carries. Together they are a scale hyperprior (Balle et al. 2018,
+https://arxiv.org/abs/1802.01436) with a context model (Minnen et al. 2018, https://arxiv.org/abs/1809.02736): the prior
+of a frame of `z_fine` reads the frames already decoded.
+
+The objective is the negative ELBO in nats, KL(z_mel) + KL(z_fine) + distortion / (2 D), with D drawn at random for each
+example, so that one model serves every point of the rate-distortion curve.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad, silu, softplus
+
+from src.audio import spectrogram
+from src.audio.data import STEMS
+from src.config import AudioConfig
+
+NEPERS_PER_DB = math.log(10) / 10  # of power
+SILENT_DB, LOUD_DB = -80.0, 20.0  # range of the spectrograms that the networks see
+STRIDE = 4  # mel frames per frame of z_mel
+MEMORY = 32  # frames whose energy the context model averages
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Independent normal distributions of one shape."""
+
+    mean: Tensor
+    log_variance: Tensor
+
+    def sample(self) -> Tensor:
+        return self.mean + torch.randn_like(self.mean) * (self.log_variance / 2).exp()
+
+    def divergence(self, prior: "Gaussian") -> Tensor:
+        """KL(self || prior) in nats, element by element."""
+        ratio = self.log_variance - prior.log_variance
+        distance = (self.mean - prior.mean).square() * (-prior.log_variance).exp()
+        return (ratio.exp() + distance - 1 - ratio) / 2
+
+
+class MelVAE(nn.Module):
+    """Log-mel spectrogram (batch, frames, bands) in dB <-> latent (batch, ceil(frames / 4), latent_dim).
+
+    Encoder and decoder are convolutional in time and frequency and know the stem, an index into `STEMS`. The prior of
+    each latent frame is a normal distribution that a causal convolutional network predicts from the frames before.
+    """
+
+    def __init__(self, config: AudioConfig):
+        super().__init__()
+        width, hidden, latent = config.mel_channels, config.mel_hidden, config.latent_dim
+        self.shape = (3 * width, config.mel_bands // 8)
+        flat = math.prod(self.shape)
+        self.stem = nn.Embedding(len(STEMS), hidden)
+        self.level = nn.Linear(1, hidden)
+        self.look = nn.Sequential(
+            *(nn.Conv2d(1, width, 5, stride=(1, 2), padding=2), nn.SiLU()),
+            *(nn.Conv2d(width, 2 * width, 3, stride=2, padding=1), nn.SiLU()),
+            *(nn.Conv2d(2 * width, 3 * width, 3, stride=2, padding=1), nn.SiLU()),
+        )
+        self.encode_in = nn.Conv1d(flat, hidden, 3, padding=1)
+        self.encode_mid = nn.Conv1d(hidden, hidden, 3, padding=1)
+        self.encode_out = nn.Conv1d(hidden, 2 * latent, 1)
+        self.decode_in = nn.Conv1d(latent, hidden, 3, padding=1)
+        self.decode_mid = nn.Conv1d(hidden, hidden, 3, padding=1)
+        self.decode_out = nn.Conv1d(hidden, flat, 1)
+        self.draw = nn.Sequential(
+            *(nn.SiLU(), nn.ConvTranspose2d(3 * width, 2 * width, 4, stride=2, padding=1)),
+            *(nn.SiLU(), nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1)),
+            *(nn.SiLU(), nn.ConvTranspose2d(width, width, (3, 4), stride=(1, 2), padding=1)),
+            *(nn.SiLU(), nn.Conv2d(width, 1, 3, padding=1)),
+        )
+        self.prior = CausalPrior(latent, hidden, len(STEMS))
+
+    def encode(self, log_mel: Tensor, stem: Tensor, level_db: Tensor) -> Gaussian:
+        """Posterior of the latent. `level_db` (batch,) is the water level, below which detail is not worth its rate."""
+        frames = log_mel.shape[1]
+        pictures = pad(_normalised(log_mel).transpose(1, 2), (0, -frames % STRIDE), mode="replicate").transpose(1, 2)
+        seen = self.look(pictures.unsqueeze(1)).transpose(2, 3).flatten(1, 2)
+        condition = self.stem(stem) + self.level(_normalised(level_db)[:, None])
+        hidden = silu(self.encode_in(seen) + condition[..., None])
+        hidden = silu(self.encode_mid(hidden) + hidden)
+        mean, log_variance = self.encode_out(hidden).float().transpose(1, 2).chunk(2, dim=2)
+        return Gaussian(mean, (log_variance - 2).clamp(-12, 4))
+
+    def decode(self, latent: Tensor, stem: Tensor, frames: int) -> Tensor:
+        """Log-mel spectrogram (batch, frames, bands) in dB; frames <= 4 x latent frames."""
+        hidden = silu(self.decode_in(latent.transpose(1, 2)) + self.stem(stem)[..., None])
+        hidden = silu(self.decode_mid(hidden) + hidden)
+        pictures = self.draw(self.decode_out(hidden).unflatten(1, self.shape).transpose(2, 3))
+        decibels = pictures[:, 0, :frames].float() * 25 - 50
+        return decibels.clamp(SILENT_DB - 15, LOUD_DB)
+
+
+def _normalised(decibels: Tensor) -> Tensor:
+    return (decibels.clamp(SILENT_DB, LOUD_DB) + 50) / 25
+
+
+class CausalPrior(nn.Module):
+    """Latents (batch, frames, latent_dim) -> the prior of each frame, given those before it and the stem."""
+
+    DILATIONS = (1, 2, 4, 8)
+
+    def __init__(self, latent: int, hidden: int, stems: int):
+        super().__init__()
+        self.stem = nn.Embedding(stems, hidden)
+        self.read = nn.Conv1d(latent, hidden, 2)
+        self.blocks = nn.ModuleList(nn.Conv1d(hidden, hidden, 2, dilation=dilation) for dilation in self.DILATIONS)
+        self.out = nn.Conv1d(hidden, 2 * latent, 1)
+        nn.init.zeros_(self.out.weight)  # begins as the standard normal distribution
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, latent: Tensor, stem: Tensor) -> Gaussian:
+        hidden = self.read(pad(latent.transpose(1, 2), (2, -1))) + self.stem(stem)[..., None]
+        for block, dilation in zip(self.blocks, self.DILATIONS, strict=True):
+            hidden = hidden + silu(block(pad(silu(hidden), (dilation, 0))))
+        mean, log_variance = self.out(silu(hidden)).float().transpose(1, 2).chunk(2, dim=2)
+        return Gaussian(mean, log_variance.clamp(-8, 4))
+
+
+@dataclass(frozen=True)
+class Fine:
+    """What `FineVAE` says of MDCT coefficients (batch, frames, bins), in units of the water level's square root."""
+
+    divergence: Tensor  # KL of the posterior from the prior, nats
+    decoded: Tensor  # the estimate of least distortion
+    missing: Tensor  # variance that the estimate lacks: what `fill` adds as noise
+
+
+class FineVAE(nn.Module):
+    """MDCT coefficients given the variances that the decoded mel spectrogram predicts for them.
+
+    With x the coefficient, P its predicted variance, both over the water level D, the posterior is N(x, N), where the
+    noise N depends on the decoded mel alone. It starts from reverse water-filling, N = P / (P - 1), infinite for P < 1
+    (Cover and Thomas, Elements of Information Theory, 10.3.3). The prior N(0, P' + N) takes its P' from the mel and
+    from the noisy coefficients of the frames before; the decoder scales each noisy coefficient by a Wiener gain that
+    it reads from all of its neighbours.
+    """
+
+    def __init__(self, bins: int, channels: int, sample_rate: int):
+        super().__init__()
+        frequencies = (torch.arange(bins) + 0.5) / bins * sample_rate / 2
+        octaves = torch.log2(frequencies / 440)
+        position = torch.stack([octaves / 4, torch.cos(octaves), torch.sin(octaves)])
+        self.register_buffer("position", position, persistent=False)
+        self.read_mel = nn.Conv2d(4, channels, (3, 5), padding=(1, 2))
+        self.mix_mel = nn.Conv2d(channels, channels, 1)
+        self.noise = nn.Conv2d(channels, 1, (1, 3), padding=(0, 1))
+        self.read_past = nn.Conv2d(4, channels, (4, 9))
+        self.mix_past = nn.Conv2d(2 * channels, channels, (2, 3))
+        self.mix_bins = nn.Conv2d(channels, channels, (1, 5), padding=(0, 2))
+        self.variance = nn.Conv2d(channels, 1, 1)
+        self.read_all = nn.Conv2d(4, channels, (5, 9), padding=(2, 4))
+        self.mix_all = nn.Conv2d(2 * channels, channels, 3, padding=1)
+        self.gain = nn.Conv2d(channels, 1, 1)
+        for head in (self.noise, self.variance, self.gain):  # begins as the closed form
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+
+    def forward(self, coefficients: Tensor, log_variance: Tensor, noise: Tensor) -> Fine:
+        """Of shape (batch, frames, bins): coefficients over sqrt(D), ln(P / D), and standard normal noise."""
+        hidden = self._hear_mel(log_variance)
+        log_noise = water_filling(log_variance, self.noise(hidden)[:, 0].float())
+        noisy = coefficients + noise * (log_noise / 2).exp()
+        guess = torch.sigmoid(log_variance - log_noise)
+        features = _features(guess * noisy, guess)
+
+        past = silu(self.read_past(pad(features[:, :, :-1], (4, 4, 4, 0))))
+        past = silu(self.mix_past(pad(torch.cat([past, hidden], dim=1), (1, 1, 1, 0))))
+        past = silu(self.mix_bins(past) + past)
+        refined = (log_variance + self.variance(past)[:, 0].float()).clamp(-20, 20)
+        prior = Gaussian(torch.zeros_like(noisy), torch.logaddexp(refined, log_noise))
+
+        heard = silu(self.read_all(features))
+        heard = silu(self.mix_all(torch.cat([heard, hidden], dim=1)))
+        logit = log_variance - log_noise + self.gain(heard)[:, 0].float()
+        gain = torch.sigmoid(logit)
+        divergence = Gaussian(coefficients, log_noise).divergence(prior)
+        return Fine(divergence, gain * noisy, gain * log_noise.exp())
+
+    def _hear_mel(self, log_variance: Tensor) -> Tensor:
+        batch, frames, bins = log_variance.shape
+        position = self.position[:, None, :bins].expand(batch, -1, frames, -1)
+        features = torch.cat([(log_variance / 4).clamp(-3, 4)[:, None], position], dim=1)
+        hidden = silu(self.read_mel(features))
+        return silu(self.mix_mel(hidden) + hidden)
+
+
+def water_filling(log_variance: Tensor, correction: Tensor | float = 0.0) -> Tensor:
+    """ln of the posterior's noise variance over D, for ln(P / D): reverse water-filling, ln(P / (P - D)), with a smooth
+    way to infinity where P falls below D, shifted by `correction`."""
+    excess = softplus(2 * (log_variance.clamp(max=30).exp() - 1)) / 2
+    return softplus(correction - torch.log(excess + 1e-6)).clamp(max=14)
+
+
+def _features(guess: Tensor, gain: Tensor) -> Tensor:
+    """What the networks see of the noisy coefficients: energy, reliability, energy of the past, and value."""
+    energy = guess.square()
+    frames = torch.arange(guess.shape[1], device=guess.device)
+    lag = frames[:, None] - frames[None]
+    weights = torch.where((lag >= 0) & (lag < MEMORY), 0.85 ** lag.clamp(0, MEMORY), 0.0)
+    past = torch.einsum("st,btk->bsk", weights / weights.sum(1, keepdim=True), energy)
+    return torch.stack([torch.log(0.05 + energy) / 2, gain, torch.log(0.05 + past) / 2, guess.clamp(-6, 6) / 3], dim=1)
+
+
+def predicted_log_variance(log_mel: Tensor, bins: int, frames: int, config: AudioConfig) -> Tensor:
+    """ln of the variance that a log-mel spectrogram (batch, mel frames, bands) in dB predicts for MDCT coefficients
+    (batch, frames, bins): power averaged over the frame's window, interpolated between the bands' centres."""
+    mel_times = torch.arange(log_mel.shape[1], device=log_mel.device) * config.mel_hop
+    times = torch.arange(frames, device=log_mel.device)[:, None] * bins
+    reach = max(bins, config.mel_hop)
+    weights = torch.cos(math.pi / 2 * ((mel_times - times) / reach).clamp(-1, 1)).square()
+    weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-9)
+    power = torch.einsum("fm,bmk->bfk", weights, (log_mel * NEPERS_PER_DB).exp())
+    logs = torch.log(power.clamp(min=spectrogram.FLOOR))
+
+    filters = spectrogram.mel_filters(config.sample_rate, config.mel_bands, config.mel_window).to(log_mel)
+    centres = torch.linspace(0, 1, len(filters), device=log_mel.device) @ filters
+    wanted = (torch.arange(bins, device=log_mel.device) + 0.5) / bins
+    right = torch.searchsorted(centres.contiguous(), wanted).clamp(1, len(centres) - 1)
+    share = ((wanted - centres[right - 1]) / (centres[right] - centres[right - 1])).clamp(0, 1)
+    return torch.lerp(logs[..., right - 1], logs[..., right], share)
+
+
+def water_level(log_variance: Tensor, distortion: Tensor) -> Tensor:
+    """ln D (batch,) at which the sum of min(P, D) over coefficients (batch, frames, bins) is `distortion` (batch,)."""
+    power = log_variance.exp()
+    low, high = torch.full_like(distortion, math.log(spectrogram.FLOOR)), log_variance.amax(dim=(1, 2))
+    for _ in range(40):
+        middle = (low + high) / 2
+        above = torch.minimum(power, middle.exp()[:, None, None]).sum(dim=(1, 2)) > distortion
+        low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+    return (low + high) / 2
+
+
+@dataclass(frozen=True)
+class Coded:
+    """What the VAE makes of a batch of waveforms; per-example values have shape (batch,)."""
+
+    mel_divergence: Tensor  # KL of z_mel, nats
+    fine_divergence: Tensor  # KL of z_fine, nats
+    distortion: Tensor  # squared error of samples over the water level D
+    log_mel: Tensor  # of the input, dB
+    decoded_mel: Tensor  # from z_mel, dB
+    coefficients: Tensor  # decoded MDCT: (batch, frames, bins)
+    missing: Tensor  # variance that they lack
+
+
+class StemVAE(nn.Module):
+    """Both latents of one stem's waveform. The MDCT's frame length goes with the stem, and so does its `FineVAE`."""
+
+    AUDIBLE = -3.0  # ln(P / D) below which a coefficient carries nothing
+
+    def __init__(self, config: AudioConfig):
+        super().__init__()
+        self.config = config
+        self.mel = MelVAE(config)
+        self.fine = nn.ModuleList(FineVAE(bins, config.fine_channels, config.sample_rate) for bins in config.mdct_bins)
+
+    def log_mel(self, waveform: Tensor) -> Tensor:
+        """The spectrogram that `z_mel` describes, (batch, frames, bands) in dB, of waveforms (batch, samples)."""
+        config = self.config
+        mel = spectrogram.log_mel(waveform, config.sample_rate, config.mel_bands, config.mel_window, config.mel_hop)
+        return mel.clamp(min=SILENT_DB)
+
+    def forward(self, waveform: Tensor, stem: int, sdr_db: Tensor) -> Coded:
+        """Encode waveforms (batch, samples) of one stem, each at the water level D whose distortion, by its own
+        spectrogram, is `sdr_db` (batch,) below its power; sample both latents; decode."""
+        bins = self.config.mdct_bins[stem]
+        coefficients = spectrogram.mdct(waveform, bins)
+        frames = coefficients.shape[1]
+        mel = self.log_mel(waveform)
+        distortion = coefficients.square().sum(dim=(1, 2)) * 10 ** (-sdr_db / 10)
+        level = water_level(predicted_log_variance(mel, bins, frames, self.config), distortion)
+
+        stems = torch.full((len(waveform),), stem, device=waveform.device)
+        posterior = self.mel.encode(mel, stems, level / NEPERS_PER_DB)
+        latent = posterior.sample()
+        mel_divergence = posterior.divergence(self.mel.prior(latent, stems)).sum(dim=(1, 2))
+        decoded_mel = self.mel.decode(latent, stems, mel.shape[1])
+
+        log_variance = predicted_log_variance(decoded_mel, bins, frames, self.config) - level[:, None, None]
+        scaled = coefficients * (-level / 2).exp()[:, None, None]
+        # Above the highest audible bin nothing is coded, so nothing needs to be computed.
+        audible = (log_variance > self.AUDIBLE).any(dim=1).any(dim=0).nonzero()
+        highest = min(bins, int(audible.max()) + 9) if len(audible) else 1
+        shown = slice(0, highest)
+        said = self.fine[stem](scaled[..., shown], log_variance[..., shown], torch.randn_like(scaled[..., shown]))
+        decoded = pad(said.decoded, (0, bins - highest))
+        missing = torch.cat([said.missing, log_variance[..., highest:].exp()], dim=2)
+        return Coded(
+            mel_divergence,
+            said.divergence.sum(dim=(1, 2)),
+            (scaled - decoded).square().sum(dim=(1, 2)),
+            mel,
+            decoded_mel,
+            decoded * (level / 2).exp()[:, None, None],
+            missing * level.exp()[:, None, None],
+        )

@@ -264,14 +264,14 @@ def build_parser() -> argparse.ArgumentParser:
     add_output(command)
 
     command = add(image, "ablate", image_ablate, "train the DCGAN's variants for the same time each; write the table")
-    command.add_argument("--minutes", type=positive(float), default=3, help="of training for each variant (default: 3)")
+    command.add_argument("--minutes", type=positive(float), default=2, help="of training for each variant (default: 2)")
     add_overwrite(command, "replace the recorded table")
 
     add(commands, "results", write_results, "rebuild RESULTS.md and its figures from the metrics JSON")
     add(commands, "verify", verify, "re-measure the committed models and compare with the recorded numbers")
     command = add(commands, "bench", bench, "timings, and training against the tutorial's DCGAN at equal wall-clock")
     command.add_argument(
-        "--minutes", type=positive(float), default=12, help="of training for each of the two (default: 12)"
+        "--minutes", type=positive(float), default=4, help="of training for each of the two (default: 4)"
     )
     add_overwrite(command, "replace the recorded comparison")
     return parser

@@ -76,12 +76,8 @@ class AudioConfig:
     mel_bands: int = 80  # a multiple of 8
     mel_window: int = 1024  # samples
     mel_hop: int = 256  # samples
-    mdct_bins: tuple[int, ...] = (
-        256,
-        2048,
-        1024,
-        1024,
-    )  # drums, bass, other, vocals: short for onsets, long for tones
+    # Of drums, bass, other, vocals: short frames for onsets, long ones for tones.
+    mdct_bins: tuple[int, ...] = (256, 2048, 1024, 1024)
     latent_dim: int = 32  # of z_mel, a frame of 4 mel frames
     mel_channels: int = 32
     mel_hidden: int = 256

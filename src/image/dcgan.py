@@ -2,7 +2,7 @@
 
 Strided convolutions down, transposed convolutions up, no pooling and no hidden dense layer; batch norm, ReLU and tanh
 in the generator, LeakyReLU in the discriminator. 28 is reached as 4 -> 7 -> 14 -> 28, so no pixel is computed that is
-cropped away. One more convolution in each network, at 7x7 where it is cheap, does more than wider layers.
+cropped away. One more convolution in each network adds depth at 7x7, where it is cheap.
 """
 
 import torch

@@ -1,4 +1,5 @@
-"""Saving and loading: atomic writes, safe loads, published weights beside the configuration that rebuilds them."""
+"""Saving and loading: atomic writes, safe loads, published weights beside the configuration that rebuilds them, and
+what a training run leaves on disk: its states and its log."""
 
 import json
 import os
@@ -9,7 +10,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from src.paths import relative
+from src import runtime
+from src.paths import RunPaths, relative
 
 
 class CheckpointError(RuntimeError):
@@ -82,3 +84,71 @@ def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
         return load_file(path), description
     except SafetensorError as error:
         raise CheckpointError(f"{relative(path)} is damaged ({error}): restore it with git checkout") from error
+
+
+# --- a training run ---
+
+
+def latest(where: RunPaths) -> Path | None:
+    """The run's last training state, if it has any."""
+    return max(where.checkpoints.glob("epoch_*.pt"), key=lambda path: int(path.stem.split("_")[1]), default=None)
+
+
+def load_latest(where: RunPaths, now: dict) -> dict | None:
+    """The run's last training state, if it has any.
+
+    Raises:
+        CheckpointError: where its `config` and `data` are not those of `now`.
+    """
+    path = latest(where)
+    if not path:
+        return None
+    state = load_state(path)
+    then = state["config"] | {"data": state["data"]}
+    differences = [f"{key} {then.get(key)}, now {value}" for key, value in now.items() if then.get(key) != value]
+    if differences:
+        raise CheckpointError(
+            f"{relative(path)} is of another run ({', '.join(differences)}): "
+            "choose another --run, or --overwrite to begin again"
+        )
+    return state
+
+
+class Log:
+    """A JSONL file of one object per event; what lies beyond `epoch` is dropped, since it will be computed again."""
+
+    def __init__(self, path: Path, epoch: int):
+        self.path = path
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        self.lines = [line for line in lines if json.loads(line)["epoch"] <= epoch] if epoch else []
+
+    def write(self, entry: dict) -> None:
+        if runtime.is_main():
+            self.lines.append(json.dumps(entry))
+            content = "\n".join(self.lines) + "\n"
+            write_atomically(self.path, lambda path: path.write_text(content, encoding="utf-8"))
+
+
+def finished(where: RunPaths) -> bool:
+    """Whether a run is complete: its generator published, its log scored at the last of its epochs."""
+    if not (where.weights.is_file() and where.training_log.is_file()):
+        return False
+    lines = where.training_log.read_text(encoding="utf-8").splitlines()
+    last = json.loads(lines[-1])
+    return "training_seconds" in last and last["epoch"] == json.loads(lines[0])["config"]["epochs"]
+
+
+def read_history(where: RunPaths) -> dict:
+    """What the log tells of a run: `training` (configuration, machine, epochs, seconds, losses of each epoch) and
+    `checkpoints` (scores on the validation digits).
+
+    Raises:
+        CheckpointError: where there is no log, or none of an epoch.
+    """
+    if where.training_log.is_file():
+        start_line, *lines = [json.loads(line) for line in where.training_log.read_text(encoding="utf-8").splitlines()]
+        if losses := [line for line in lines if "seconds" in line]:
+            start_line.pop("epoch")
+            training = start_line | {"epochs": losses[-1]["epoch"], "seconds": losses[-1]["seconds"], "losses": losses}
+            return {"training": training, "checkpoints": [line for line in lines if "training_seconds" in line]}
+    raise CheckpointError(f"{relative(where.training_log)} tells of no epoch: train this run first")

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from src import checkpoints, paths, results, runtime
 from src.audio import data as audio_data
+from src.audio import evaluation
+from src.audio import training as audio_training
 from src.config import PROFILES, AudioConfig, ClassifierConfig, image_profile
 from src.image import benchmark, classifier, data, generate, metrics, training
 
@@ -69,12 +71,12 @@ def image_train(options: argparse.Namespace) -> None:
     run = training.train(config, digits, where, judge.rank if judge else None, on_checkpoint=print_checkpoint)
     if runtime.is_main():
         print(f"{run.epoch} epochs, {run.step:,} steps, {run.seconds / 60:.1f} minutes of training")
-        print(f"best generator: {paths.relative(where.generator)}")
+        print(f"best generator: {paths.relative(where.weights)}")
 
 
-def prepare_run(where: paths.ImagePaths, overwrite: bool) -> None:
+def prepare_run(where: paths.RunPaths, overwrite: bool) -> None:
     """Go on where there is a training state; never train over published weights unasked."""
-    latest = training.latest_checkpoint(where)
+    latest = checkpoints.latest(where)
     if overwrite:
         if runtime.is_main():
             for path in (*where.checkpoints.glob("epoch_*.pt"), where.training_log):
@@ -83,9 +85,9 @@ def prepare_run(where: paths.ImagePaths, overwrite: bool) -> None:
     elif latest:
         if runtime.is_main():
             print(f"going on from {paths.relative(latest)}")
-    elif where.generator.is_file():
+    elif where.weights.is_file():
         raise UsageError(
-            f"{paths.relative(where.generator)} is there, without a training state to go on from: "
+            f"{paths.relative(where.weights)} is there, without a training state to go on from: "
             "add --run NAME to train beside it, or --overwrite to replace it"
         )
 
@@ -99,7 +101,7 @@ def print_checkpoint(run: training.Run) -> None:
 
 
 def image_train_classifier(options: argparse.Namespace) -> None:
-    target = paths.PUBLISHED.classifier
+    target = paths.IMAGE.classifier
     refuse_existing(target, options.overwrite)
     config = ClassifierConfig()
     digits = {split: data.load_mnist(split) for split in data.SPLITS}
@@ -116,12 +118,12 @@ def image_evaluate(options: argparse.Namespace) -> None:
     where = paths.ImagePaths(options.run)
     if not options.model:
         refuse_existing(where.metrics, options.overwrite)
-        if where == paths.PUBLISHED and (options.profile != "full" or not data.load_mnist("test").complete):
+        if where == paths.IMAGE and (options.profile != "full" or not data.load_mnist("test").complete):
             raise UsageError(
                 "the published scores come from the whole of MNIST in the full profile: name another --run"
             )
-        history = training.read_history(where)
-    generator = generate.load_generator(options.model or where.generator)
+        history = checkpoints.read_history(where)
+    generator = generate.load_generator(options.model or where.weights)
     measured = metrics.evaluate(generator, PROFILES[options.profile][1], options.inception)
     print_final(measured)
     if not options.model:
@@ -155,7 +157,7 @@ def image_interpolate(options: argparse.Namespace) -> None:
 
 def find_output(options: argparse.Namespace, default_name: str) -> Path:
     """Where to write, checked before any work is done."""
-    output = Path(options.output or paths.PUBLISHED.samples / default_name)
+    output = Path(options.output or paths.IMAGE.samples / default_name)
     refuse_existing(output, options.overwrite)
     if output.suffix not in (".png", ".npy", ""):
         raise UsageError(f"cannot write {output.name}: end it in .png (a grid) or .npy, or name a folder")
@@ -177,10 +179,30 @@ def refuse_existing(target: Path, overwrite: bool) -> None:
         raise UsageError(f"{paths.relative(target)} exists: add --overwrite to replace it")
 
 
+def audio_train(options: argparse.Namespace) -> None:
+    config = AudioConfig()
+    changes = {name: getattr(options, name) for name in ("epochs", "seed") if getattr(options, name) is not None}
+    config = replace(config, **changes)
+    tracks = runtime.main_first(lambda: audio_data.load_musdb18("train", config.sample_rate))
+    where = paths.AudioPaths(options.run)
+    prepare_run(where, options.overwrite)
+    judge = evaluation.Judge(audio_data.load_musdb18("validation", config.sample_rate)) if runtime.is_main() else None
+    run = audio_training.train(config, tracks, where, judge.rank if judge else None, print_audio_checkpoint)
+    if runtime.is_main():
+        print(f"{run.epoch} epochs, {run.step:,} steps, {run.seconds / 60:.1f} minutes of training")
+        print(f"best model: {paths.relative(where.weights)}")
+
+
+def print_audio_checkpoint(run: audio_training.Run) -> None:
+    scores = run.scores[-1]
+    rates = ", ".join(f"{stem} {scores[stem]['rate_kbit_s']:.2f}" for stem in audio_data.STEMS)
+    print(f"\nepoch {run.epoch}: objective {scores['objective_kbit_s']:.3f} kbit/s; rates near 18.2 dB: {rates} kbit/s")
+
+
 def image_ablate(options: argparse.Namespace) -> None:
-    refuse_existing(paths.PUBLISHED.ablation, options.overwrite)
-    checkpoints.save_json(paths.PUBLISHED.ablation, benchmark.ablate(options.minutes))
-    print(f"wrote {paths.relative(paths.PUBLISHED.ablation)}")
+    refuse_existing(paths.IMAGE.ablation, options.overwrite)
+    checkpoints.save_json(paths.IMAGE.ablation, benchmark.ablate(options.minutes))
+    print(f"wrote {paths.relative(paths.IMAGE.ablation)}")
 
 
 def write_results(_: argparse.Namespace) -> None:
@@ -190,7 +212,7 @@ def write_results(_: argparse.Namespace) -> None:
 
 def verify(_: argparse.Namespace) -> None:
     """Measure the committed generator anew, and compare with the recorded numbers."""
-    where = paths.PUBLISHED
+    where = paths.IMAGE
     recorded = checkpoints.load_json(where.metrics)["final"]
     test = data.load_mnist("test")
     if not test.complete:
@@ -208,9 +230,9 @@ def verify(_: argparse.Namespace) -> None:
 
 
 def bench(options: argparse.Namespace) -> None:
-    refuse_existing(paths.PUBLISHED.benchmark, options.overwrite)
-    checkpoints.save_json(paths.PUBLISHED.benchmark, benchmark.compare(options.minutes))
-    print(f"wrote {paths.relative(paths.PUBLISHED.benchmark)}")
+    refuse_existing(paths.IMAGE.benchmark, options.overwrite)
+    checkpoints.save_json(paths.IMAGE.benchmark, benchmark.compare(options.minutes))
+    print(f"wrote {paths.relative(paths.IMAGE.benchmark)}")
 
 
 # --- arguments ---
@@ -266,6 +288,16 @@ def build_parser() -> argparse.ArgumentParser:
     command = add(image, "ablate", image_ablate, "train the DCGAN's variants for the same time each; write the table")
     command.add_argument("--minutes", type=positive(float), default=2, help="of training for each variant (default: 2)")
     add_overwrite(command, "replace the recorded table")
+
+    audio = commands.add_parser("audio", help="the VAE of MUSDB18's stems").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+
+    command = add(audio, "train", audio_train, "train the stem VAE, or go on from its latest checkpoint")
+    command.add_argument("--run", default="full", help="name of the run, whose files go to folders of that name")
+    command.add_argument("--epochs", type=int, help="passes over the 80 training tracks")
+    command.add_argument("--seed", type=int, help="of weights, crops and noise (default: 0)")
+    add_overwrite(command, "begin again, deleting the run's checkpoints")
 
     add(commands, "results", write_results, "rebuild RESULTS.md and its figures from the metrics JSON")
     add(commands, "verify", verify, "re-measure the committed models and compare with the recorded numbers")

@@ -40,7 +40,7 @@ SCORES = (  # key in the JSON, name, better direction, decimals
 )
 
 
-def write(where: paths.ImagePaths = paths.PUBLISHED, page: Path = paths.RESULTS) -> list[Path]:
+def write(where: paths.ImagePaths = paths.IMAGE, page: Path = paths.RESULTS) -> list[Path]:
     """Write RESULTS.md and its figures; returns what was written. Raises CheckpointError where a JSON is missing."""
     text = render(where)  # first, since it fails where a file is missing
     metrics = checkpoints.load_json(where.metrics)
@@ -63,7 +63,7 @@ def write(where: paths.ImagePaths = paths.PUBLISHED, page: Path = paths.RESULTS)
     return [*written, page]
 
 
-def render(where: paths.ImagePaths = paths.PUBLISHED) -> str:
+def render(where: paths.ImagePaths = paths.IMAGE) -> str:
     """The text of RESULTS.md."""
     metrics = checkpoints.load_json(where.metrics)
     classifier = checkpoints.load_json(where.classifier.with_suffix(".json"))

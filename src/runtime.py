@@ -69,6 +69,16 @@ def cpu_name() -> str:
         return platform.processor() or platform.machine()
 
 
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """average <- decay average + (1 - decay) model, batch-norm statistics included; counters are copied."""
+    for old, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        if old.is_floating_point():
+            old.lerp_(new, 1 - decay)
+        else:
+            old.copy_(new)
+
+
 # --- several processes (torchrun); all of it does nothing in a single one ---
 
 

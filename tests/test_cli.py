@@ -89,11 +89,11 @@ def test_recorded_files_are_not_replaced_unasked(capsys, monkeypatch, tmp_path, 
 def test_published_weights_are_not_trained_over(tmp_path):
     where = paths.ImagePaths("full", tmp_path)
     where.checkpoints.mkdir()
-    where.generator.write_bytes(b"published")
+    where.weights.write_bytes(b"published")
     with pytest.raises(cli.UsageError, match=r"generator\.safetensors is there.*--run NAME.*--overwrite"):
         cli.prepare_run(where, overwrite=False)
     cli.prepare_run(where, overwrite=True)
-    assert where.generator.is_file()  # until the new run has a better one
+    assert where.weights.is_file()  # until the new run has a better one
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def test_every_picture_and_link_of_the_page_exists():
 
 
 def test_published_numbers_were_measured_on_the_whole_data_set():
-    metrics = checkpoints.load_json(paths.PUBLISHED.metrics)
+    metrics = checkpoints.load_json(paths.IMAGE.metrics)
     assert metrics["protocol"]["data"] == metrics["training"]["data"] == "MNIST"
     assert metrics["protocol"]["count"] == 10_000
     assert len(metrics["protocol"]["seeds"]) == 3
@@ -29,8 +29,8 @@ def test_published_numbers_were_measured_on_the_whole_data_set():
 
 
 def test_published_generator_is_the_best_checkpoint():
-    metrics = checkpoints.load_json(paths.PUBLISHED.metrics)
-    described = checkpoints.load_json(paths.PUBLISHED.generator.with_suffix(".json"))
+    metrics = checkpoints.load_json(paths.IMAGE.metrics)
+    described = checkpoints.load_json(paths.IMAGE.weights.with_suffix(".json"))
     assert described["epoch"] == results.best_epoch(metrics)
     assert described["config"] == metrics["training"]["config"]
 
@@ -65,7 +65,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_committed_json_names_no_path_of_a_machine():
-    for path in (*paths.PUBLISHED.metrics_folder.glob("*.json*"), *paths.PUBLISHED.checkpoints.glob("*.json")):
+    for path in (*paths.IMAGE.metrics_folder.glob("*.json*"), *paths.IMAGE.checkpoints.glob("*.json")):
         for line in path.read_text(encoding="utf-8").splitlines():
             assert not re.search(r'"(/|[A-Z]:\\)', line), (path.name, line[:200])
         if path.suffix == ".json":

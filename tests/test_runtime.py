@@ -1,6 +1,8 @@
-"""Random streams and what a measurement is labelled with."""
+"""Random streams, averaged weights, and what a measurement is labelled with."""
 
+import pytest
 import torch
+from torch import nn
 
 from src import runtime
 
@@ -28,3 +30,16 @@ def test_description_names_processor_threads_and_packages():
     assert description["processor"]
     assert description["threads"] == torch.get_num_threads()
     assert description["packages"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+
+
+def test_average_follows_its_closed_form():
+    model, average = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    nn.init.constant_(model.weight, 1.0)
+    nn.init.constant_(average.weight, 0.0)
+    model.running_mean.fill_(3.0)
+    model.num_batches_tracked.fill_(7)
+    for _ in range(3):
+        runtime.update_average(average, model, decay=0.9)
+    assert average.weight.tolist() == pytest.approx([1 - 0.9**3] * 2)
+    assert average.running_mean.tolist() == pytest.approx([3 * (1 - 0.9**3)] * 2)
+    assert average.num_batches_tracked == 7

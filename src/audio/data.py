@@ -16,6 +16,7 @@ import numpy as np
 import soxr
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from tqdm.auto import tqdm
 
 from src import checkpoints, paths
@@ -25,6 +26,8 @@ SPLITS = ("train", "validation", "test")
 COUNTS = {"train": (80, 86), "validation": (14,), "test": (50,)}  # tracks: 7-second excerpts, full data set
 EXCERPT_SECONDS = 8  # shorter tracks are the 7-second excerpts
 SUFFIX = ".stem.mp4"
+SILENCE = 1e-6  # mean power below which an excerpt has nothing to teach: -60 dB
+TRIES = 20  # to find an excerpt that is not silent
 TIMEOUT = 20  # seconds without an answer before a download fails
 
 
@@ -98,6 +101,18 @@ def find_tracks(split: str, folder: Path) -> dict[str, Path]:
             "delete it and run python -m src data"
         )
     return files
+
+
+def draw_excerpt(tracks: Tracks, stem: int, samples: int, stream: torch.Generator) -> Tensor:
+    """Samples (samples,) of a stem from a random place of a random track, padded where the track is shorter; silent
+    ones are passed over while there is hope."""
+    for _ in range(TRIES):
+        track = tracks.waveforms[int(torch.randint(len(tracks), (), generator=stream))][stem]
+        begin = int(torch.randint(max(1, len(track) - samples + 1), (), generator=stream))
+        excerpt = track[begin : begin + samples]
+        if excerpt.square().mean() > SILENCE:
+            break
+    return pad(excerpt, (0, samples - len(excerpt)))
 
 
 @cache

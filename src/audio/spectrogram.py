@@ -38,13 +38,23 @@ def mel_filters(sample_rate: int, bands: int, window: int) -> Tensor:
     Raises:
         ValueError: where a band is too narrow to hold a frequency of the STFT.
     """
-    filters = functional.melscale_fbanks(
+    filters = _triangles(sample_rate, bands, window)
+    if not (filters.sum(0) > 0).all():
+        raise ValueError(f"{bands} mel bands are too many for a window of {window} samples: some would be empty")
+    return filters / filters.sum(0)
+
+
+@cache
+def mel_bandwidths(sample_rate: int, bands: int, window: int) -> Tensor:
+    """Share of the frequencies that each mel band stands for: (bands,), sums to 1."""
+    widths = _triangles(sample_rate, bands, window).sum(0)
+    return widths / widths.sum()
+
+
+def _triangles(sample_rate: int, bands: int, window: int) -> Tensor:
+    return functional.melscale_fbanks(
         window // 2 + 1, 0.0, sample_rate / 2, bands, sample_rate, norm=None, mel_scale="slaney"
     )
-    sums = filters.sum(0)
-    if not (sums > 0).all():
-        raise ValueError(f"{bands} mel bands are too many for a window of {window} samples: some would be empty")
-    return filters / sums
 
 
 def griffin_lim(

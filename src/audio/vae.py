@@ -8,15 +8,20 @@ of a frame of `z_fine` reads the frames already decoded.
 
 The objective is the negative ELBO in nats, KL(z_mel) + KL(z_fine) + distortion / (2 D), with D drawn at random for each
 example, so that one model serves every point of the rate-distortion curve.
+
+The networks are convolutional, so that a frame depends on a bounded stretch of sound around it (`REACH`): a long file
+can be coded piece by piece.
 """
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, silu, softplus
+from torch.nn.functional import one_hot, pad, silu, softplus
 
+from src import runtime
 from src.audio import spectrogram
 from src.audio.data import STEMS
 from src.config import AudioConfig
@@ -25,6 +30,7 @@ NEPERS_PER_DB = math.log(10) / 10  # of power
 SILENT_DB, LOUD_DB = -80.0, 20.0  # range of the spectrograms that the networks see
 STRIDE = 4  # mel frames per frame of z_mel
 MEMORY = 32  # frames whose energy the context model averages
+AUDIBLE = -3.0  # ln(P / D) below which a coefficient carries nothing
 
 
 @dataclass(frozen=True)
@@ -34,8 +40,9 @@ class Gaussian:
     mean: Tensor
     log_variance: Tensor
 
-    def sample(self) -> Tensor:
-        return self.mean + torch.randn_like(self.mean) * (self.log_variance / 2).exp()
+    def sample(self, noise: Tensor) -> Tensor:
+        """Reparameterised: `noise` is standard normal, or zero for the mean."""
+        return self.mean + noise * (self.log_variance / 2).exp()
 
     def divergence(self, prior: "Gaussian") -> Tensor:
         """KL(self || prior) in nats, element by element."""
@@ -47,16 +54,21 @@ class Gaussian:
 class MelVAE(nn.Module):
     """Log-mel spectrogram (batch, frames, bands) in dB <-> latent (batch, ceil(frames / 4), latent_dim).
 
-    Encoder and decoder are convolutional in time and frequency and know the stem, an index into `STEMS`. The prior of
-    each latent frame is a normal distribution that a causal convolutional network predicts from the frames before.
+    Encoder and decoder are convolutional in time and frequency and know the stem, given as weights (batch, 4) of
+    `STEMS` that sum to 1. The prior of each latent frame is a normal distribution that a causal convolutional network
+    predicts from the frames before.
+
+    Both start from a two-dimensional cosine transform of 4 frames, of which the latent holds the `latent_dim` broadest
+    patterns, and learn what to add to it: from nothing, the networks take hours to send as much.
     """
 
     def __init__(self, config: AudioConfig):
         super().__init__()
+        self.register_buffer("patterns", cosine_patterns(config.mel_bands, config.latent_dim), persistent=False)
         width, hidden, latent = config.mel_channels, config.mel_hidden, config.latent_dim
         self.shape = (3 * width, config.mel_bands // 8)
         flat = math.prod(self.shape)
-        self.stem = nn.Embedding(len(STEMS), hidden)
+        self.stem = nn.Linear(len(STEMS), hidden, bias=False)
         self.level = nn.Linear(1, hidden)
         self.look = nn.Sequential(
             *(nn.Conv2d(1, width, 5, stride=(1, 2), padding=2), nn.SiLU()),
@@ -75,26 +87,53 @@ class MelVAE(nn.Module):
             *(nn.SiLU(), nn.ConvTranspose2d(width, width, (3, 4), stride=(1, 2), padding=1)),
             *(nn.SiLU(), nn.Conv2d(width, 1, 3, padding=1)),
         )
-        self.prior = CausalPrior(latent, hidden, len(STEMS))
+        self.prior = CausalPrior(latent, hidden)
+        for last in (self.encode_out, self.draw[-1]):  # begins as the cosine transform
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
 
     def encode(self, log_mel: Tensor, stem: Tensor, level_db: Tensor) -> Gaussian:
         """Posterior of the latent. `level_db` (batch,) is the water level, below which detail is not worth its rate."""
         frames = log_mel.shape[1]
         pictures = pad(_normalised(log_mel).transpose(1, 2), (0, -frames % STRIDE), mode="replicate").transpose(1, 2)
-        seen = self.look(pictures.unsqueeze(1)).transpose(2, 3).flatten(1, 2)
-        condition = self.stem(stem) + self.level(_normalised(level_db)[:, None])
-        hidden = silu(self.encode_in(seen) + condition[..., None])
-        hidden = silu(self.encode_mid(hidden) + hidden)
-        mean, log_variance = self.encode_out(hidden).float().transpose(1, 2).chunk(2, dim=2)
-        return Gaussian(mean, (log_variance - 2).clamp(-12, 4))
+        with precision(self, log_mel.device):
+            seen = self.look(pictures.unsqueeze(1)).transpose(2, 3).flatten(1, 2)
+            condition = self.stem(stem) + self.level(_normalised(level_db)[:, None])
+            hidden = silu(self.encode_in(seen) + condition[..., None])
+            hidden = silu(self.encode_mid(hidden) + hidden)
+            mean, log_variance = self.encode_out(hidden).float().transpose(1, 2).chunk(2, dim=2)
+        return Gaussian(
+            pictures.unflatten(1, (-1, STRIDE)).flatten(2) @ self.patterns + mean, (log_variance - 2).clamp(-12, 4)
+        )
 
     def decode(self, latent: Tensor, stem: Tensor, frames: int) -> Tensor:
         """Log-mel spectrogram (batch, frames, bands) in dB; frames <= 4 x latent frames."""
-        hidden = silu(self.decode_in(latent.transpose(1, 2)) + self.stem(stem)[..., None])
-        hidden = silu(self.decode_mid(hidden) + hidden)
-        pictures = self.draw(self.decode_out(hidden).unflatten(1, self.shape).transpose(2, 3))
-        decibels = pictures[:, 0, :frames].float() * 25 - 50
+        with precision(self, latent.device):
+            hidden = silu(self.decode_in(latent.transpose(1, 2)) + self.stem(stem)[..., None])
+            hidden = silu(self.decode_mid(hidden) + hidden)
+            pictures = self.draw(self.decode_out(hidden).unflatten(1, self.shape).transpose(2, 3))
+        linear = (latent @ self.patterns.T).unflatten(2, (STRIDE, -1)).flatten(1, 2)
+        decibels = (linear + pictures[:, 0].float())[:, :frames] * 25 - 50
         return decibels.clamp(SILENT_DB - 15, LOUD_DB)
+
+
+def cosine_patterns(bands: int, count: int) -> Tensor:
+    """Orthonormal columns (4 bands, count): products of cosines over time and frequency, the `count` broadest, where
+    detail in time ranks below detail in frequency as it does in spectrograms of music."""
+    columns = []
+    for length in (STRIDE, bands):
+        orders, places = torch.arange(length)[:, None], torch.arange(length) + 0.5
+        cosines = torch.cos(math.pi / length * orders * places) * math.sqrt(2 / length)
+        cosines[0] /= math.sqrt(2)
+        columns.append(cosines)
+    products = torch.einsum("at,bk->abtk", *columns).reshape(STRIDE * bands, STRIDE * bands)
+    fineness = torch.arange(1, STRIDE + 1)[:, None] ** 2 * torch.arange(1, bands + 1)
+    return products[fineness.flatten().argsort(stable=True)[:count]].T
+
+
+def precision(module: nn.Module, where: torch.device) -> AbstractContextManager:
+    """Mixed precision while training; float32, the same on every machine, when the model is used."""
+    return runtime.autocast(where) if module.training else nullcontext()
 
 
 def _normalised(decibels: Tensor) -> Tensor:
@@ -105,22 +144,25 @@ class CausalPrior(nn.Module):
     """Latents (batch, frames, latent_dim) -> the prior of each frame, given those before it and the stem."""
 
     DILATIONS = (1, 2, 4, 8)
+    REACH = 2 + sum(DILATIONS)  # frames that the prior of the next one depends on
 
-    def __init__(self, latent: int, hidden: int, stems: int):
+    def __init__(self, latent: int, hidden: int):
         super().__init__()
-        self.stem = nn.Embedding(stems, hidden)
+        self.stem = nn.Linear(len(STEMS), hidden, bias=False)
         self.read = nn.Conv1d(latent, hidden, 2)
         self.blocks = nn.ModuleList(nn.Conv1d(hidden, hidden, 2, dilation=dilation) for dilation in self.DILATIONS)
         self.out = nn.Conv1d(hidden, 2 * latent, 1)
-        nn.init.zeros_(self.out.weight)  # begins as the standard normal distribution
+        self.carry = nn.Parameter(torch.full((latent,), 0.7))
+        nn.init.zeros_(self.out.weight)  # begins as an autoregressive process of order 1
         nn.init.zeros_(self.out.bias)
 
     def forward(self, latent: Tensor, stem: Tensor) -> Gaussian:
-        hidden = self.read(pad(latent.transpose(1, 2), (2, -1))) + self.stem(stem)[..., None]
-        for block, dilation in zip(self.blocks, self.DILATIONS, strict=True):
-            hidden = hidden + silu(block(pad(silu(hidden), (dilation, 0))))
-        mean, log_variance = self.out(silu(hidden)).float().transpose(1, 2).chunk(2, dim=2)
-        return Gaussian(mean, log_variance.clamp(-8, 4))
+        with precision(self, latent.device):
+            hidden = self.read(pad(latent.transpose(1, 2), (2, -1))) + self.stem(stem)[..., None]
+            for block, dilation in zip(self.blocks, self.DILATIONS, strict=True):
+                hidden = hidden + silu(block(pad(silu(hidden), (dilation, 0))))
+            mean, log_variance = self.out(silu(hidden)).float().transpose(1, 2).chunk(2, dim=2)
+        return Gaussian(mean + self.carry * pad(latent, (0, 0, 1, -1)), log_variance.clamp(-8, 4))
 
 
 @dataclass(frozen=True)
@@ -139,8 +181,10 @@ class FineVAE(nn.Module):
     noise N depends on the decoded mel alone. It starts from reverse water-filling, N = P / (P - 1), infinite for P < 1
     (Cover and Thomas, Elements of Information Theory, 10.3.3). The prior N(0, P' + N) takes its P' from the mel and
     from the noisy coefficients of the frames before; the decoder scales each noisy coefficient by a Wiener gain that
-    it reads from all of its neighbours.
+    it reads from all of its neighbours. Coefficients with ln(P / D) below `AUDIBLE` are left out: rate 0, estimate 0.
     """
+
+    REACH_BINS = 10  # at most, across the convolutions below
 
     def __init__(self, bins: int, channels: int, sample_rate: int):
         super().__init__()
@@ -164,31 +208,37 @@ class FineVAE(nn.Module):
 
     def forward(self, coefficients: Tensor, log_variance: Tensor, noise: Tensor) -> Fine:
         """Of shape (batch, frames, bins): coefficients over sqrt(D), ln(P / D), and standard normal noise."""
-        hidden = self._hear_mel(log_variance)
-        log_noise = water_filling(log_variance, self.noise(hidden)[:, 0].float())
+        active = (log_variance > AUDIBLE).float()
+        hidden, correction = self._read_mel(log_variance)
+        log_noise = water_filling(log_variance, correction)
         noisy = coefficients + noise * (log_noise / 2).exp()
-        guess = torch.sigmoid(log_variance - log_noise)
+        guess = torch.sigmoid(log_variance - log_noise) * active
         features = _features(guess * noisy, guess)
-
-        past = silu(self.read_past(pad(features[:, :, :-1], (4, 4, 4, 0))))
-        past = silu(self.mix_past(pad(torch.cat([past, hidden], dim=1), (1, 1, 1, 0))))
-        past = silu(self.mix_bins(past) + past)
-        refined = (log_variance + self.variance(past)[:, 0].float()).clamp(-20, 20)
+        with precision(self, coefficients.device):
+            past = silu(self.read_past(pad(features[:, :, :-1], (4, 4, 4, 0))))
+            past = silu(self.mix_past(pad(torch.cat([past, hidden], dim=1), (1, 1, 1, 0))))
+            past = silu(self.mix_bins(past) + past)
+            refinement = self.variance(past)[:, 0].float()
+            heard = silu(self.read_all(features))
+            heard = silu(self.mix_all(torch.cat([heard, hidden], dim=1)))
+            improvement = self.gain(heard)[:, 0].float()
+        refined = (log_variance + refinement).clamp(-20, 20)
         prior = Gaussian(torch.zeros_like(noisy), torch.logaddexp(refined, log_noise))
+        gain = torch.sigmoid(log_variance - log_noise + improvement)
+        divergence = Gaussian(coefficients, log_noise).divergence(prior) * active
+        return Fine(
+            divergence, gain * noisy * active, torch.where(active > 0, gain * log_noise.exp(), log_variance.exp())
+        )
 
-        heard = silu(self.read_all(features))
-        heard = silu(self.mix_all(torch.cat([heard, hidden], dim=1)))
-        logit = log_variance - log_noise + self.gain(heard)[:, 0].float()
-        gain = torch.sigmoid(logit)
-        divergence = Gaussian(coefficients, log_noise).divergence(prior)
-        return Fine(divergence, gain * noisy, gain * log_noise.exp())
-
-    def _hear_mel(self, log_variance: Tensor) -> Tensor:
+    def _read_mel(self, log_variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (batch, channels, frames, bins) of the mel, and what they add to the logarithm of the noise."""
         batch, frames, bins = log_variance.shape
         position = self.position[:, None, :bins].expand(batch, -1, frames, -1)
         features = torch.cat([(log_variance / 4).clamp(-3, 4)[:, None], position], dim=1)
-        hidden = silu(self.read_mel(features))
-        return silu(self.mix_mel(hidden) + hidden)
+        with precision(self, log_variance.device):
+            hidden = silu(self.read_mel(features))
+            hidden = silu(self.mix_mel(hidden) + hidden)
+            return hidden, self.noise(hidden)[:, 0].float()
 
 
 def water_filling(log_variance: Tensor, correction: Tensor | float = 0.0) -> Tensor:
@@ -205,7 +255,7 @@ def _features(guess: Tensor, gain: Tensor) -> Tensor:
     lag = frames[:, None] - frames[None]
     weights = torch.where((lag >= 0) & (lag < MEMORY), 0.85 ** lag.clamp(0, MEMORY), 0.0)
     past = torch.einsum("st,btk->bsk", weights / weights.sum(1, keepdim=True), energy)
-    return torch.stack([torch.log(0.05 + energy) / 2, gain, torch.log(0.05 + past) / 2, guess.clamp(-6, 6) / 3], dim=1)
+    return torch.stack([torch.log1p(20 * energy) / 2, gain, torch.log1p(20 * past) / 2, guess.clamp(-6, 6) / 3], dim=1)
 
 
 def predicted_log_variance(log_mel: Tensor, bins: int, frames: int, config: AudioConfig) -> Tensor:
@@ -227,34 +277,35 @@ def predicted_log_variance(log_mel: Tensor, bins: int, frames: int, config: Audi
     return torch.lerp(logs[..., right - 1], logs[..., right], share)
 
 
-def water_level(log_variance: Tensor, distortion: Tensor) -> Tensor:
-    """ln D (batch,) at which the sum of min(P, D) over coefficients (batch, frames, bins) is `distortion` (batch,)."""
-    power = log_variance.exp()
-    low, high = torch.full_like(distortion, math.log(spectrogram.FLOOR)), log_variance.amax(dim=(1, 2))
+def water_level(log_mel: Tensor, sdr_db: Tensor, config: AudioConfig) -> Tensor:
+    """ln D (batch,) at which reverse water-filling of a log-mel spectrogram (batch, frames, bands) in dB, over time and
+    frequency in Hz, leaves a distortion `sdr_db` (batch,) below its power; at least that of `SILENT_DB`."""
+    power = (log_mel * NEPERS_PER_DB).exp()
+    widths = spectrogram.mel_bandwidths(config.sample_rate, config.mel_bands, config.mel_window).to(log_mel)
+    allowed = (power @ widths).sum(dim=1) * (-sdr_db * NEPERS_PER_DB).exp()
+    low, high = torch.full_like(allowed, SILENT_DB * NEPERS_PER_DB), power.amax(dim=(1, 2)).log()
     for _ in range(40):
         middle = (low + high) / 2
-        above = torch.minimum(power, middle.exp()[:, None, None]).sum(dim=(1, 2)) > distortion
+        above = (torch.minimum(power, middle.exp()[:, None, None]) @ widths).sum(dim=1) > allowed
         low, high = torch.where(above, low, middle), torch.where(above, middle, high)
     return (low + high) / 2
 
 
 @dataclass(frozen=True)
 class Coded:
-    """What the VAE makes of a batch of waveforms; per-example values have shape (batch,)."""
+    """What the VAE makes of a batch of waveforms. Latent frames are 4 mel hops long, frames `bins` samples."""
 
-    mel_divergence: Tensor  # KL of z_mel, nats
-    fine_divergence: Tensor  # KL of z_fine, nats
-    distortion: Tensor  # squared error of samples over the water level D
-    log_mel: Tensor  # of the input, dB
+    mel_divergence: Tensor  # KL of z_mel, nats: (batch, latent frames)
+    fine_divergence: Tensor  # KL of z_fine, nats: (batch, frames)
+    distortion: Tensor  # squared error of coefficients over the water level D: (batch, frames)
+    log_mel: Tensor  # of the input, dB: (batch, mel frames, bands)
     decoded_mel: Tensor  # from z_mel, dB
     coefficients: Tensor  # decoded MDCT: (batch, frames, bins)
-    missing: Tensor  # variance that they lack
+    missing: Tensor  # variance that they lack: what `fill` adds as noise
 
 
 class StemVAE(nn.Module):
     """Both latents of one stem's waveform. The MDCT's frame length goes with the stem, and so does its `FineVAE`."""
-
-    AUDIBLE = -3.0  # ln(P / D) below which a coefficient carries nothing
 
     def __init__(self, config: AudioConfig):
         super().__init__()
@@ -268,37 +319,36 @@ class StemVAE(nn.Module):
         mel = spectrogram.log_mel(waveform, config.sample_rate, config.mel_bands, config.mel_window, config.mel_hop)
         return mel.clamp(min=SILENT_DB)
 
-    def forward(self, waveform: Tensor, stem: int, sdr_db: Tensor) -> Coded:
-        """Encode waveforms (batch, samples) of one stem, each at the water level D whose distortion, by its own
-        spectrogram, is `sdr_db` (batch,) below its power; sample both latents; decode."""
+    def forward(self, waveform: Tensor, stem: int, level: Tensor, noise: tuple[Tensor, Tensor] | None = None) -> Coded:
+        """Encode waveforms (batch, samples) of one stem at water levels ln D (batch,), sample both latents, decode.
+
+        `noise`: standard normal, of the shapes of `z_mel` and of the MDCT; drawn where it is not given.
+        """
         bins = self.config.mdct_bins[stem]
         coefficients = spectrogram.mdct(waveform, bins)
-        frames = coefficients.shape[1]
         mel = self.log_mel(waveform)
-        distortion = coefficients.square().sum(dim=(1, 2)) * 10 ** (-sdr_db / 10)
-        level = water_level(predicted_log_variance(mel, bins, frames, self.config), distortion)
-
-        stems = torch.full((len(waveform),), stem, device=waveform.device)
+        stems = one_hot(torch.tensor([stem] * len(waveform), device=waveform.device), len(STEMS)).float()
         posterior = self.mel.encode(mel, stems, level / NEPERS_PER_DB)
-        latent = posterior.sample()
-        mel_divergence = posterior.divergence(self.mel.prior(latent, stems)).sum(dim=(1, 2))
+        mel_noise, fine_noise = noise or (torch.randn_like(posterior.mean), torch.randn_like(coefficients))
+        latent = posterior.sample(mel_noise)
+        mel_divergence = posterior.divergence(self.mel.prior(latent, stems)).sum(dim=2)
         decoded_mel = self.mel.decode(latent, stems, mel.shape[1])
 
-        log_variance = predicted_log_variance(decoded_mel, bins, frames, self.config) - level[:, None, None]
-        scaled = coefficients * (-level / 2).exp()[:, None, None]
-        # Above the highest audible bin nothing is coded, so nothing needs to be computed.
-        audible = (log_variance > self.AUDIBLE).any(dim=1).any(dim=0).nonzero()
-        highest = min(bins, int(audible.max()) + 9) if len(audible) else 1
+        log_level = level[:, None, None]
+        log_variance = predicted_log_variance(decoded_mel, bins, coefficients.shape[1], self.config) - log_level
+        scaled = coefficients * (-log_level / 2).exp()
+        # Above the highest audible bin, and as far as a network reaches down from there, there is nothing to compute.
+        audible = (log_variance > AUDIBLE).any(dim=1).any(dim=0).nonzero()
+        highest = min(bins, int(audible.max()) + 1 + FineVAE.REACH_BINS) if len(audible) else 1
         shown = slice(0, highest)
-        said = self.fine[stem](scaled[..., shown], log_variance[..., shown], torch.randn_like(scaled[..., shown]))
+        said = self.fine[stem](scaled[..., shown], log_variance[..., shown], fine_noise[..., shown])
         decoded = pad(said.decoded, (0, bins - highest))
-        missing = torch.cat([said.missing, log_variance[..., highest:].exp()], dim=2)
         return Coded(
             mel_divergence,
-            said.divergence.sum(dim=(1, 2)),
-            (scaled - decoded).square().sum(dim=(1, 2)),
+            said.divergence.sum(dim=2),
+            (scaled - decoded).square().sum(dim=2),
             mel,
             decoded_mel,
-            decoded * (level / 2).exp()[:, None, None],
-            missing * level.exp()[:, None, None],
+            decoded * (log_level / 2).exp(),
+            torch.cat([said.missing, log_variance[..., highest:].exp()], dim=2) * log_level.exp(),
         )

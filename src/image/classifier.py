@@ -59,7 +59,7 @@ def _block(inputs: int, outputs: int) -> list[nn.Module]:
     ]
 
 
-def load_classifier(path: Path = paths.PUBLISHED.classifier) -> Classifier:
+def load_classifier(path: Path = paths.IMAGE.classifier) -> Classifier:
     """The committed classifier, in evaluation mode, on this process's device."""
     weights, description = checkpoints.load_weights(path)
     config = ClassifierConfig(**description["config"])

@@ -20,7 +20,7 @@ def load_generator(path: Path | None = None) -> dcgan.Generator:
     `path` is published weights (.safetensors) or a training state (.pt), of which the averaged generator is taken;
     None is the committed model. Raises CheckpointError for a file that is missing, damaged or no generator.
     """
-    path = Path(path) if path else paths.PUBLISHED.generator
+    path = Path(path) if path else paths.IMAGE.weights
     if path.suffix == ".pt":
         description = checkpoints.load_state(path)
         weights = description.get("average")

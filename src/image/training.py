@@ -1,6 +1,5 @@
 """Adversarial training: the loop, its checkpoints and its log."""
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -81,7 +80,7 @@ def train(
     """Train to `config.epochs`, going on from the run's latest checkpoint where there is one.
 
     Every `checkpoint_every` epochs and at the end: the training state, a grid of always the same latents, and what
-    `score` says of the averaged generator; the best by its `fid_mnist` is published as `where.generator`. Losses and
+    `score` says of the averaged generator; the best by its `fid_mnist` is published as `where.weights`. Losses and
     scores go to `where.training_log`, one JSON object a line.
 
     Raises:
@@ -95,7 +94,7 @@ def train(
     images = digits.images.to(runtime.device())
     steps = config.epochs * (len(images) // config.batch_size)
     bar = tqdm(total=steps, initial=run.step, desc="DCGAN", unit="step", disable=not (progress and runtime.is_main()))
-    log = Log(where.training_log, run.epoch)
+    log = checkpoints.Log(where.training_log, run.epoch)
     if run.step == 0:
         log.write({"epoch": 0, "data": digits.source, "config": asdict(config), "machine": runtime.describe()})
     while run.epoch < config.epochs:
@@ -116,23 +115,9 @@ def train(
 def resume(config: ImageConfig, digits: Digits, where: paths.ImagePaths) -> Run:
     """The run as its latest checkpoint left it, or before its first step where there is none."""
     run = start(config)
-    path = latest_checkpoint(where)
-    if path:
-        state = checkpoints.load_state(path)
-        now = asdict(config) | {"data": digits.source}
-        then = state["config"] | {"data": state["data"]}
-        differences = [f"{key} {then.get(key)}, now {value}" for key, value in now.items() if then.get(key) != value]
-        if differences:
-            raise checkpoints.CheckpointError(
-                f"{paths.relative(path)} is of another run ({', '.join(differences)}): "
-                "choose another --run, or --overwrite to begin again"
-            )
+    if state := checkpoints.load_latest(where, asdict(config) | {"data": digits.source}):
         run.load_state_dict(state)
     return run
-
-
-def latest_checkpoint(where: paths.ImagePaths) -> Path | None:
-    return max(where.checkpoints.glob("epoch_*.pt"), key=lambda path: int(path.stem.split("_")[1]), default=None)
 
 
 def train_epoch(run: Run, images: Tensor, total_steps: int, bar: tqdm) -> dict[str, float]:
@@ -204,7 +189,7 @@ def train_step(run: Run, real: Tensor, latents: Tensor) -> Tensor:
     runtime.average_gradients(run.generator)
     run.generator_optimiser.step()
     # The average follows fast at first, so that the random start is forgotten.
-    update_average(run.average, run.generator, min(config.ema_decay, (1 + run.step) / (10 + run.step)))
+    runtime.update_average(run.average, run.generator, min(config.ema_decay, (1 + run.step) / (10 + run.step)))
     return torch.stack([discriminator_loss.detach(), generator_loss.detach(), penalty.detach()])
 
 
@@ -220,16 +205,6 @@ def squared_gradient(discriminator: nn.Module, real: Tensor) -> Tensor:
     return gradient.square().sum(dim=(1, 2, 3)).mean()
 
 
-@torch.no_grad()
-def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """average <- decay average + (1 - decay) model, batch-norm statistics included; counters are copied."""
-    for old, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
-        if old.is_floating_point():
-            old.lerp_(new, 1 - decay)
-        else:
-            old.copy_(new)
-
-
 def set_learning_rate(run: Run, total_steps: int) -> None:
     """Constant, then linearly to zero over the last `decay_fraction` of the run."""
     left = 1 - run.step / total_steps
@@ -238,7 +213,9 @@ def set_learning_rate(run: Run, total_steps: int) -> None:
             group["lr"] = run.config.learning_rate * min(1.0, left / max(run.config.decay_fraction, 1e-9))
 
 
-def save_checkpoint(run: Run, digits: Digits, where: paths.ImagePaths, score: Score | None, log: "Log") -> None:
+def save_checkpoint(
+    run: Run, digits: Digits, where: paths.ImagePaths, score: Score | None, log: checkpoints.Log
+) -> None:
     """Score the averaged generator, then write grid, best weights and, last, the training state."""
     scores = {"epoch": run.epoch, "training_seconds": round(run.seconds, 1)}
     scores |= score(run.average) if score else {}
@@ -247,51 +224,11 @@ def save_checkpoint(run: Run, digits: Digits, where: paths.ImagePaths, score: Sc
     fixed = generate.sample(run.average, GRID_COLUMNS**2, GRID_SEED)
     generate.save_grid(fixed, where.grid(run.epoch), GRID_COLUMNS)
     if "fid_mnist" not in scores or scores is min(run.scores, key=lambda row: row["fid_mnist"]):
-        checkpoints.save_weights(where.generator, run.average.state_dict(), {"config": asdict(run.config), **scores})
+        checkpoints.save_weights(where.weights, run.average.state_dict(), {"config": asdict(run.config), **scores})
     checkpoints.save_state(where.checkpoint(run.epoch), run.state_dict() | {"data": digits.source})
-
-
-class Log:
-    """A JSONL file of one object per event; what lies beyond `epoch` is dropped, since it will be computed again."""
-
-    def __init__(self, path: Path, epoch: int):
-        self.path = path
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        self.lines = [line for line in lines if json.loads(line)["epoch"] <= epoch] if epoch else []
-
-    def write(self, entry: dict) -> None:
-        if runtime.is_main():
-            self.lines.append(json.dumps(entry))
-            content = "\n".join(self.lines) + "\n"
-            checkpoints.write_atomically(self.path, lambda path: path.write_text(content, encoding="utf-8"))
 
 
 def find_run(profile: str, digits: Digits, root: Path = paths.ROOT) -> paths.ImagePaths:
     """The run of a profile. One on the packaged sample keeps apart, unless the profile's own is there to be loaded."""
     where = paths.ImagePaths(profile, root)
-    return where if digits.complete or finished(where) else paths.ImagePaths(f"{profile}-sample", root)
-
-
-def finished(where: paths.ImagePaths) -> bool:
-    """Whether a run is complete: its generator published, its log scored at the last of its epochs."""
-    if not (where.generator.is_file() and where.training_log.is_file()):
-        return False
-    lines = where.training_log.read_text(encoding="utf-8").splitlines()
-    last = json.loads(lines[-1])
-    return "training_seconds" in last and last["epoch"] == json.loads(lines[0])["config"]["epochs"]
-
-
-def read_history(where: paths.ImagePaths) -> dict:
-    """What the log tells of a run: `training` (configuration, machine, epochs, seconds, losses of each epoch) and
-    `checkpoints` (scores on the validation digits).
-
-    Raises:
-        CheckpointError: where there is no log, or none of an epoch.
-    """
-    if where.training_log.is_file():
-        start_line, *lines = [json.loads(line) for line in where.training_log.read_text(encoding="utf-8").splitlines()]
-        if losses := [line for line in lines if "generator_loss" in line]:
-            start_line.pop("epoch")
-            training = start_line | {"epochs": losses[-1]["epoch"], "seconds": losses[-1]["seconds"], "losses": losses}
-            return {"training": training, "checkpoints": [line for line in lines if "training_seconds" in line]}
-    raise checkpoints.CheckpointError(f"{paths.relative(where.training_log)} tells of no epoch: train this run first")
+    return where if digits.complete or checkpoints.finished(where) else paths.ImagePaths(f"{profile}-sample", root)

@@ -112,3 +112,11 @@ def test_griffin_lim_finds_a_waveform_of_the_same_spectrogram():
     guessed_once = spectrogram.griffin_lim(mel, len(chord), RATE, window=1024, hop=256, iterations=1)
     assert error(again) < 3 < error(guessed_once)
     assert torch.equal(again, spectrogram.griffin_lim(mel, len(chord), RATE, window=1024, hop=256))
+
+
+def test_mel_bandwidths_share_out_all_frequencies():
+    widths = spectrogram.mel_bandwidths(22050, 80, 1024)
+    centres = torch.linspace(0, 11025, 513) @ spectrogram.mel_filters(22050, 80, 1024)
+    spacing = (centres[2:] - centres[:-2]) / 2
+    assert widths.sum().item() == pytest.approx(1)
+    torch.testing.assert_close(widths[41:-1], spacing[40:] / 11025, rtol=0.1, atol=0)  # the wide bands, least quantised

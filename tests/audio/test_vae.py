@@ -11,7 +11,7 @@ from src.audio import spectrogram, vae
 from src.config import AudioConfig
 
 CONFIG = AudioConfig(mel_bands=40, latent_dim=4, mel_channels=4, mel_hidden=16, fine_channels=6)
-STEM = torch.tensor([0, 3])
+STEM = torch.eye(4)[[0, 3]]  # drums, vocals
 
 
 def test_divergence_is_torchs():
@@ -27,16 +27,17 @@ def test_mel_vae_keeps_the_shape_at_any_length(frames):
     model = vae.MelVAE(CONFIG)
     posterior = model.encode(torch.rand(2, frames, 40) * 60 - 70, STEM, torch.tensor([-40.0, -60.0]))
     assert posterior.mean.shape == posterior.log_variance.shape == (2, math.ceil(frames / 4), 4)
-    decoded = model.decode(posterior.sample(), STEM, frames)
+    decoded = model.decode(posterior.sample(torch.randn_like(posterior.mean)), STEM, frames)
     assert decoded.shape == (2, frames, 40)
     assert decoded.min() >= -95 and decoded.max() <= 20
 
 
-def test_mel_prior_begins_as_standard_normal_and_knows_only_the_past():
+def test_mel_prior_begins_as_autoregressive_and_knows_only_the_past():
     prior = vae.MelVAE(CONFIG).prior
     latent = torch.randn(2, 20, 4, requires_grad=True)
     begun = prior(latent, STEM)
-    assert torch.equal(begun.mean, torch.zeros(2, 20, 4)) and torch.equal(begun.log_variance, torch.zeros(2, 20, 4))
+    torch.testing.assert_close(begun.mean[:, 1:], 0.7 * latent[:, :-1])
+    assert torch.equal(begun.mean[:, 0], torch.zeros(2, 4)) and torch.equal(begun.log_variance, torch.zeros(2, 20, 4))
     torch.nn.init.normal_(prior.out.weight)
     prior(latent, STEM).mean[:, 10].sum().backward()
     seen = latent.grad.abs().sum((0, 2)) > 0
@@ -74,6 +75,18 @@ def test_prior_of_a_frame_reads_earlier_frames_only(fine):
     assert not seen[7:].any()
 
 
+def test_coefficients_far_below_the_level_carry_nothing(fine):
+    for parameter in fine.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.3)
+    log_variance = torch.full((1, 20, 16), 2.0)
+    log_variance[..., 10:] = -4.0
+    coefficients = torch.randn(1, 20, 16)
+    said = fine(coefficients, log_variance, torch.randn(1, 20, 16))
+    assert not said.divergence[..., 10:].any() and not said.decoded[..., 10:].any()
+    assert said.divergence[..., :10].all() and said.decoded[..., :10].all()
+    torch.testing.assert_close(said.missing[..., 10:], torch.full((1, 20, 6), math.exp(-4)))
+
+
 def test_water_filling_follows_the_formula_above_the_level_and_closes_below():
     ratios = torch.tensor([10.0, 100.0, 1e6])
     torch.testing.assert_close(vae.water_filling(ratios.log()), (ratios / (ratios - 1)).log(), atol=1e-4, rtol=1e-3)
@@ -100,13 +113,17 @@ def test_predicted_variance_follows_an_onset_and_a_low_pass():
     assert predicted[0, 30, 250] == pytest.approx(math.log(1e-8), abs=0.01)
 
 
-def test_water_level_spends_the_distortion_it_was_given():
-    log_variance = torch.randn(3, 10, 16) * 3
-    power = log_variance.exp().sum((1, 2))
-    wanted = power * torch.tensor([0.5, 0.1, 0.001])
-    level = vae.water_level(log_variance, wanted)
-    spent = torch.minimum(log_variance.exp(), level.exp()[:, None, None]).sum((1, 2))
-    torch.testing.assert_close(spent, wanted, rtol=1e-4, atol=0)
+def test_water_level_leaves_the_distortion_it_was_given():
+    """Half of the frequencies hold noise of 0 dB, the rest of -20: at 10 dB below the power D fills both."""
+    widths = spectrogram.mel_bandwidths(22050, CONFIG.mel_bands, CONFIG.mel_window)
+    loud = widths.cumsum(0) < 0.5
+    log_mel = torch.where(loud, 0.0, -20.0).expand(3, 7, -1)
+    share = widths[loud].sum().item()
+    power = share + (1 - share) * 0.01
+    below = power / 10**0.5 - (1 - share) * 0.01  # at 5 dB the quiet half is left out, the loud one gets the rest
+    level = vae.water_level(log_mel, torch.tensor([5.0, 30.0, 40.0]), CONFIG)
+    wanted = torch.tensor([below / share, power * 1e-3, power * 1e-4]).log()
+    torch.testing.assert_close(level, wanted, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("stem", range(4))
@@ -117,13 +134,13 @@ def test_stem_vae_codes_a_waveform_near_the_ratio_asked_for(stem):
     model.mel.decode = lambda latent, stems, frames: model.log_mel(waveform)
     wanted = torch.tensor([8.0, 15.0])
     with torch.no_grad():
-        coded = model(waveform, stem, wanted)
+        coded = model(waveform, stem, vae.water_level(model.log_mel(waveform), wanted, model.config))
     decoded = spectrogram.imdct(coded.coefficients, 12_000)
     reached = 10 * torch.log10(waveform.square().sum(1) / (waveform - decoded).square().sum(1))
     torch.testing.assert_close(reached, wanted, atol=1.5, rtol=0)
     nats = 12_000 * wanted * vae.NEPERS_PER_DB / 2  # white noise: ln(P / D) / 2 nats a sample
-    torch.testing.assert_close(coded.fine_divergence, nats, rtol=0.1, atol=0)
-    assert (coded.mel_divergence > 0).all()
+    torch.testing.assert_close(coded.fine_divergence.sum(1), nats, rtol=0.1, atol=0)
+    assert (coded.mel_divergence.sum(1) > 0).all()
 
 
 def test_every_weight_of_the_stem_vae_learns():
@@ -131,7 +148,7 @@ def test_every_weight_of_the_stem_vae_learns():
     for parameter in model.parameters():  # heads that begin at zero block the gradient behind them
         torch.nn.init.normal_(parameter, 0, 0.1)
     for stem in range(4):
-        coded = model(torch.randn(1, 8000) * 0.1, stem, torch.tensor([12.0]))
-        (coded.mel_divergence + coded.fine_divergence + coded.distortion / 2).sum().backward()
+        coded = model(torch.randn(1, 8000) * 0.1, stem, torch.tensor([-7.0]))
+        (coded.mel_divergence.sum() + coded.fine_divergence.sum() + coded.distortion.sum() / 2).backward()
     assert not [name for name, parameter in model.named_parameters() if parameter.grad is None]
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())

@@ -42,7 +42,7 @@ def test_it_learns_ten_places_of_a_square(blobs):
 
 def test_committed_classifier_has_its_recorded_accuracy():
     network = classifier.load_classifier()
-    recorded = classifier.checkpoints.load_json(paths.PUBLISHED.classifier.with_suffix(".json"))["accuracy"]
+    recorded = classifier.checkpoints.load_json(paths.IMAGE.classifier.with_suffix(".json"))["accuracy"]
     assert recorded["test"] >= 0.994
     test = data.load_mnist("test")
     if test.complete:

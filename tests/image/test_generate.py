@@ -75,7 +75,7 @@ def test_interpolation_starts_and_ends_at_its_seeds(generator):
 
 def test_weights_of_another_network_are_refused():
     with pytest.raises(CheckpointError, match=r"classifier\.safetensors holds no generator"):
-        generate.load_generator(paths.PUBLISHED.classifier)
+        generate.load_generator(paths.IMAGE.classifier)
 
 
 def test_files_hold_the_images(generator, tmp_path):

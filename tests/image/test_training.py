@@ -34,19 +34,6 @@ def test_gradient_penalty_of_a_linear_discriminator_is_its_squared_norm():
     assert penalty.item() == pytest.approx(weight.square().sum().item(), rel=1e-5)
 
 
-def test_average_follows_its_closed_form():
-    model, average = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
-    nn.init.constant_(model.weight, 1.0)
-    nn.init.constant_(average.weight, 0.0)
-    model.running_mean.fill_(3.0)
-    model.num_batches_tracked.fill_(7)
-    for _ in range(3):
-        training.update_average(average, model, decay=0.9)
-    assert average.weight.tolist() == pytest.approx([1 - 0.9**3] * 2)
-    assert average.running_mean.tolist() == pytest.approx([3 * (1 - 0.9**3)] * 2)
-    assert average.num_batches_tracked == 7
-
-
 def test_learning_rate_is_constant_then_falls_to_zero(small_config):
     run = training.start(replace(small_config, decay_fraction=0.6))
     rates = []
@@ -85,10 +72,10 @@ def test_checkpoints_log_grid_and_best_weights(small_config, blobs, tmp_path):
     assert [row["epoch"] for row in run.scores] == [2, 4, 6]
     assert sorted(path.name for path in where.checkpoints.glob("*.pt")) == [f"epoch_00{e}.pt" for e in (2, 4, 6)]
     assert all(where.grid(epoch).is_file() for epoch in (2, 4, 6))
-    history = training.read_history(where)
+    history = checkpoints.read_history(where)
     assert [row["epoch"] for row in history["training"]["losses"]] == [1, 2, 3, 4, 5, 6]
     assert [row["fid_mnist"] for row in history["checkpoints"]] == [5.0, 3.0, 4.0]
-    best, described = checkpoints.load_weights(where.generator)
+    best, described = checkpoints.load_weights(where.weights)
     assert described["epoch"] == 4
     assert_same_bits(list(best.values()), [checkpoints.load_state(where.checkpoint(4))["average"][key] for key in best])
 
@@ -115,7 +102,7 @@ def test_resumed_run_has_the_bits_of_one_never_stopped(small_config, blobs, tmp_
         training.train(small_config, blobs, broken, lambda _: {"fid_mnist": 1.0}, stop_at_4, progress=False)
     resumed = training.train(small_config, blobs, broken, lambda _: {"fid_mnist": 1.0}, progress=False)
     assert_same_bits(weights_of(whole), weights_of(resumed))
-    assert [row["epoch"] for row in training.read_history(broken)["training"]["losses"]] == [1, 2, 3, 4, 5, 6]
+    assert [row["epoch"] for row in checkpoints.read_history(broken)["training"]["losses"]] == [1, 2, 3, 4, 5, 6]
 
 
 def test_another_configuration_is_refused(small_config, blobs, tmp_path):
@@ -132,7 +119,7 @@ def test_a_run_goes_on_from_its_latest_epoch_by_number(tmp_path):
     where.checkpoints.mkdir(parents=True)
     for epoch in (995, 1000, 5):
         where.checkpoint(epoch).touch()
-    assert training.latest_checkpoint(where) == where.checkpoint(1000)
+    assert checkpoints.latest(where) == where.checkpoint(1000)
 
 
 def test_the_packaged_sample_never_trains_into_a_profiles_own_folders(blobs, tmp_path):
@@ -142,20 +129,20 @@ def test_the_packaged_sample_never_trains_into_a_profiles_own_folders(blobs, tmp
 
 def test_a_run_is_finished_when_its_last_epoch_is_scored(small_config, blobs, tmp_path):
     where = paths.ImagePaths("trial", tmp_path)
-    assert not training.finished(where)
+    assert not checkpoints.finished(where)
 
     def not_yet(run: training.Run) -> None:
-        assert training.finished(where) == (run.epoch == small_config.epochs)
+        assert checkpoints.finished(where) == (run.epoch == small_config.epochs)
 
     training.train(small_config, blobs, where, on_checkpoint=not_yet, progress=False)
-    assert training.finished(where)
-    where.generator.unlink()
-    assert not training.finished(where)
+    assert checkpoints.finished(where)
+    where.weights.unlink()
+    assert not checkpoints.finished(where)
 
 
 def test_a_log_without_an_epoch_is_named(tmp_path):
     with pytest.raises(checkpoints.CheckpointError, match="train this run first"):
-        training.read_history(paths.ImagePaths("trial", tmp_path))
+        checkpoints.read_history(paths.ImagePaths("trial", tmp_path))
 
 
 SCRIPT = textwrap.dedent(

@@ -1,0 +1,162 @@
+"""Regenerating, sampling and interpolating: seams, determinism, shapes, and one clear error for each bad input."""
+
+import numpy as np
+import pytest
+import torch
+
+from src import checkpoints
+from src.audio import generate, metrics, vae
+from src.audio.data import STEMS
+from src.config import AudioConfig
+
+RATE = 22050
+SMALL = AudioConfig(mel_bands=40, latent_dim=4, mel_channels=4, mel_hidden=16, fine_channels=6)
+
+
+@pytest.fixture(scope="module")
+def model() -> vae.StemVAE:
+    """Untrained, with every weight at random, so that nothing is a special case."""
+    torch.manual_seed(1)
+    model = vae.StemVAE(SMALL).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.1)
+    torch.nn.init.constant_(model.mel.draw[-1].bias, 1.2)  # decodes to about -20 dB: well above the water level
+    return model
+
+
+@pytest.fixture(scope="module")
+def sound() -> np.ndarray:
+    random = np.random.default_rng(0)
+    times = np.arange(300_000) / RATE
+    return (
+        np.sin(2 * np.pi * 220 * times) * 0.2 * (1 + np.sin(2 * times)) + 0.02 * random.standard_normal(300_000)
+    ).astype(np.float32)
+
+
+@pytest.mark.parametrize("stem", range(4))
+def test_pieces_leave_no_seams(model, sound, stem):
+    channels = torch.from_numpy(sound)[None]
+    level = generate.find_level(model, channels, 15.0)
+    results = []
+    for size in (2**19, 2**16, 3 * 2**13):
+        with torch.no_grad():
+            pieces = list(generate.code(model, channels, stem, level, fill=0.5, piece=size))
+        assert [piece.end for piece in pieces[:-1]] == [piece.begin for piece in pieces[1:]]
+        nats = (sum(piece.mel_nats for piece in pieces), sum(piece.fine_nats for piece in pieces))
+        results.append((torch.cat([piece.waveform for piece in pieces], dim=1), *nats))
+    for waveform, mel_nats, fine_nats in results[1:]:
+        torch.testing.assert_close(waveform, results[0][0], atol=1e-4, rtol=0)
+        assert mel_nats == pytest.approx(results[0][1], rel=1e-4)
+        assert fine_nats == pytest.approx(results[0][2], rel=1e-4)
+    assert results[0][0].std() > 0.01 and results[0][2] > 1000
+
+
+def test_level_of_a_long_recording_is_that_of_the_whole(model, sound, monkeypatch):
+    channels = torch.from_numpy(sound)[None]
+    whole = generate.find_level(model, channels, 15.0)
+    monkeypatch.setattr(generate, "PIECE", 2**15)
+    torch.testing.assert_close(generate.find_level(model, channels, 15.0), whole)
+
+
+@pytest.mark.parametrize(("shape", "rate"), [((1,), 22050), ((700,), 8000), ((2, 30_000), 44_100), ((30_000,), 48_000)])
+def test_any_shape_and_sample_rate_comes_back_as_it_was(model, shape, rate):
+    waveform = np.random.default_rng(0).standard_normal(shape).astype(np.float32) * 0.1
+    result = generate.reconstruct(model, waveform, rate, "other")
+    assert result.waveform.shape == shape and result.waveform.dtype == np.float32
+    assert np.isfinite(result.waveform).all()
+    assert result.rate > result.mel_rate > 0
+
+
+def test_untrained_heads_on_the_true_mel_reach_the_ratio_asked_for(sound, monkeypatch):
+    model = vae.StemVAE(AudioConfig()).eval()
+    original = torch.from_numpy(sound)[:100_000]
+    monkeypatch.setattr(model.mel, "decode", lambda latent, stems, frames: model.log_mel(original[None]))
+    for wanted, tolerance in ((10, 2.0), (20, 2.0)):
+        result = generate.reconstruct(model, original.numpy(), RATE, "vocals", distortion=-wanted)
+        reached = metrics.sdr_global(original, torch.from_numpy(result.waveform)).item()
+        assert reached == pytest.approx(wanted, abs=tolerance)
+
+
+def test_the_same_seed_gives_the_same_sound_and_another_one_does_not(model, sound):
+    first, again = (generate.reconstruct(model, sound[:20_000], RATE, "bass", seed=4) for _ in range(2))
+    assert np.array_equal(first.waveform, again.waveform) and first.rate == again.rate
+    assert not np.array_equal(
+        first.waveform, generate.reconstruct(model, sound[:20_000], RATE, "bass", seed=5).waveform
+    )
+
+
+def test_fill_adds_what_the_estimate_lacks(model, sound):
+    empty, full = (generate.reconstruct(model, sound, RATE, "other", -6.0, fill=share).waveform for share in (0.0, 1.0))
+    assert full.var() > empty.var()
+
+
+def test_an_unnamed_stem_is_the_one_of_least_cost(model, sound):
+    excerpt = sound[:60_000]
+    guessed = generate.reconstruct(model, excerpt, RATE).stem
+    rates = {stem: generate.reconstruct(model, excerpt, RATE, stem, -19.0) for stem in STEMS}
+    assert guessed in rates
+    assert generate.reconstruct(model, excerpt, RATE, guessed).stem == guessed
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"waveform": np.zeros((0,), np.float32)}, "holds no|not \\(samples"),
+        ({"waveform": np.zeros((1, 2, 3), np.float32)}, "is not"),
+        ({"waveform": np.full(100, np.nan, np.float32)}, "not finite"),
+        ({"stem": "flute"}, "use one of drums, bass, other, vocals"),
+        ({"fill": 1.5}, "between 0 and 1"),
+        ({"distortion": 3.0}, "between -60 and 0"),
+    ],
+)
+def test_bad_input_is_refused_in_one_clear_line(model, change, message):
+    arguments = {"waveform": np.zeros(1000, np.float32), "sample_rate": RATE, "stem": "drums", **change}
+    with pytest.raises(ValueError, match=message):
+        generate.reconstruct(model, **arguments)
+
+
+def test_silence_stays_silent_and_costs_next_to_nothing_of_z_fine():
+    result = generate.reconstruct(vae.StemVAE(SMALL).eval(), np.zeros(50_000, np.float32), RATE, "drums")
+    assert np.abs(result.waveform).max() < 1e-2
+
+
+def test_sampled_latents_follow_the_prior_that_scores_them(model, monkeypatch):
+    """Frame by frame through a window of the past, or all at once over the whole sequence: the same prior."""
+    seen = {}
+    decode = model.mel.decode
+    monkeypatch.setattr(
+        model.mel, "decode", lambda latent, stems, frames: seen.update(latent=latent) or decode(latent, stems, frames)
+    )
+    mels = generate.sample_mels(model, "drums", 2, 3.0, seed=7)
+    assert mels.shape == (2, int(3 * RATE) // 256 + 1, 40)
+    with torch.no_grad():
+        prior = model.mel.prior(seen["latent"], generate.stem_weights("drums", 2))
+    noise = (seen["latent"] - prior.mean) / (prior.log_variance / 2).exp()
+    again = generate.sample_mels(model, "drums", 1, 3.0, seed=7)
+    torch.testing.assert_close(again, mels[:1], atol=1e-3, rtol=0)
+    assert abs(noise.mean()) < 0.15 and noise.std().item() == pytest.approx(1, abs=0.1)
+
+
+def test_generated_sound_has_the_length_asked_for(model):
+    assert generate.generate(model, "vocals", count=2, seconds=0.5).shape == (2, RATE // 2)
+    with pytest.raises(ValueError, match="unknown stem"):
+        generate.generate(model, "flute")
+    with pytest.raises(ValueError, match="at least 1"):
+        generate.generate(model, "vocals", count=0)
+
+
+def test_interpolation_ends_at_the_posteriors_of_its_ends(model, sound):
+    first, second = torch.from_numpy(sound[:30_000]), torch.from_numpy(sound[50_000:90_000])
+    path = generate.interpolate(model, first, second, ("bass", "vocals"), steps=3)
+    assert path.shape == (3, 30_000 // 256 + 1, 40)
+    same = generate.interpolate(model, first, first, ("bass", "bass"), steps=2)
+    torch.testing.assert_close(same[0], path[0], atol=1e-3, rtol=0)
+    torch.testing.assert_close(same[0], same[1], atol=1e-3, rtol=0)
+    with pytest.raises(ValueError, match="at least its 2 ends"):
+        generate.interpolate(model, first, second, ("bass", "vocals"), steps=1)
+
+
+def test_foreign_weights_are_refused(tmp_path):
+    checkpoints.save_weights(tmp_path / "other.safetensors", {"a": torch.zeros(1)}, {"config": {}})
+    with pytest.raises(checkpoints.CheckpointError, match="no stem VAE"):
+        generate.load_model(tmp_path / "other.safetensors")

@@ -1,0 +1,155 @@
+"""The loop: closed forms of its parts, exact resume, checkpoints and log."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from src import checkpoints, paths
+from src.audio import generate, spectrogram, training, vae
+from src.audio.data import STEMS, Tracks
+from src.config import AudioConfig
+
+SMALL = AudioConfig(
+    sample_rate=4000, mel_bands=16, mel_window=256, mel_hop=64, mdct_bins=(64, 256, 128, 128), latent_dim=4,
+    mel_channels=2, mel_hidden=8, fine_channels=4, epochs=4, crop=1024, batch_size=2, checkpoint_every=2,
+)  # fmt: skip
+
+
+@pytest.fixture
+def tracks() -> Tracks:
+    """Two tracks of four noises, each with a loudness of its own."""
+    loudness = torch.tensor([0.3, 0.1, 0.2, 0.05])[:, None]
+    return Tracks((torch.randn(4, 5000) * loudness, torch.randn(4, 4000) * loudness), ("a", "b"), 4000, "noise")
+
+
+def assert_same_bits(first: training.Run, second: training.Run) -> None:
+    for part in ("model", "average"):
+        ours, theirs = (getattr(run, part).state_dict() for run in (first, second))
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_objective_of_white_noise_is_its_closed_form(monkeypatch):
+    """ln(P / D) / 2 nats of rate and half a nat of distortion a sample, where the mel is known and nothing learned."""
+    model = vae.StemVAE(SMALL).eval()
+    waveforms = torch.randn(4, 20_000) * 0.1
+    monkeypatch.setattr(model.mel, "decode", lambda latent, stems, frames: model.log_mel(waveforms))
+    with torch.no_grad():
+        distortion, mel_rate, fine_rate, mel_likelihood = training.objective(
+            model, waveforms, STEMS.index("other"), torch.full((4,), 20.0)
+        ).tolist()
+    kbit = 4000 / 1000 / math.log(2)
+    assert distortion == pytest.approx(0.5 * kbit, rel=0.1)
+    assert fine_rate == pytest.approx(math.log(100) / 2 * kbit, rel=0.1)
+    assert mel_rate > 0
+    assert mel_likelihood == 0
+
+
+def test_changed_speed_moves_a_tone_and_keeps_its_height():
+    tone = torch.sin(2 * math.pi * 50 * torch.arange(1100) / 1100)
+    for samples in (1000, 1100, 1200):
+        expected = torch.sin(2 * math.pi * 50 * torch.arange(samples) / samples)
+        torch.testing.assert_close(training.change_speed(tone, samples), expected, atol=1e-4, rtol=0)
+
+
+def test_batches_depend_on_seed_and_epoch_alone_and_avoid_silence(tracks):
+    tracks.waveforms[0][3] = 0.0  # of the vocals, one track is silent
+
+    def first(epoch: int, seed: int = 0) -> torch.Tensor:
+        return next(training.batches(replace(SMALL, seed=seed), tracks, epoch))[3][0]
+
+    assert torch.equal(first(1), first(1))
+    assert not torch.equal(first(1), first(2)) and not torch.equal(first(1), first(1, seed=1))
+    for batch in training.batches(SMALL, tracks, 0):
+        assert len(batch) == len(STEMS)
+        for waveforms, sdr_db in batch:
+            assert waveforms.shape == (2, 1024) and (waveforms.square().mean(1) > 1e-4).all()
+            assert (sdr_db >= 6).all() and (sdr_db <= 26).all()
+
+
+def test_a_track_shorter_than_a_crop_is_padded(tracks):
+    short = Tracks((torch.randn(4, 300),), ("a",), 4000, "noise")
+    crop = training.draw_crop(SMALL, short, 0, torch.Generator())
+    assert crop.shape == (1024,) and crop.abs().max() > 0
+
+
+def test_training_lowers_the_objective(tracks):
+    run = training.start(replace(SMALL, learning_rate=5e-3))
+    waveforms, sdr_db = torch.randn(2, 1024) * 0.1, torch.full((2,), 10.0)
+    totals = []
+    for _ in range(40):
+        torch.manual_seed(0)
+        run.step = 100  # past the rise of the learning rate
+        totals.append(training.train_step(run, [(waveforms, sdr_db)] * len(STEMS)).sum().item())
+    assert totals[-1] < 0.9 * totals[0]
+
+
+def test_learning_rate_rises_stays_and_falls_to_zero():
+    run = training.start(SMALL)
+    rates = []
+    for step in (0, 49, 399, 400, 700, 1000):
+        run.step = step
+        training.set_learning_rate(run, total_steps=1000)
+        rates.append(run.optimiser.param_groups[0]["lr"] / SMALL.learning_rate)
+    assert rates == pytest.approx([0.02, 1, 1, 1, 0.5, 0])
+
+
+def test_checkpoints_log_and_best_weights(tracks, tmp_path):
+    where = paths.AudioPaths("trial", tmp_path)
+    rates = iter([5.0, 3.0, 4.0])
+    run = training.train(
+        replace(SMALL, epochs=5), tracks, where, lambda _: {"objective_kbit_s": next(rates)}, progress=False
+    )
+    assert [row["epoch"] for row in run.scores] == [2, 4, 5]
+    assert checkpoints.finished(where)
+    history = checkpoints.read_history(where)
+    assert [row["epoch"] for row in history["training"]["losses"]] == [1, 2, 3, 4, 5]
+    assert set(history["training"]["losses"][0]["drums"]) == set(training.PARTS)
+    best, described = checkpoints.load_weights(where.weights)
+    assert described["epoch"] == 4
+    state = checkpoints.load_state(where.checkpoint(4))["average"]
+    assert all(torch.equal(best[name], state[name]) for name in state)
+
+
+def test_a_checkpoint_alone_rebuilds_its_model(tracks, tmp_path):
+    where = paths.AudioPaths("trial", tmp_path)
+    run = training.train(replace(SMALL, epochs=2), tracks, where, progress=False)
+    for path in (where.checkpoint(2), where.weights):
+        rebuilt = generate.load_model(path)
+        assert rebuilt.config == run.config
+        assert torch.equal(
+            generate.sample_mels(rebuilt, "bass", 1, 1.0), generate.sample_mels(run.average, "bass", 1, 1.0)
+        )
+
+
+def test_resumed_run_has_the_bits_of_one_never_stopped(tracks, tmp_path):
+    straight, broken = paths.AudioPaths("straight", tmp_path), paths.AudioPaths("broken", tmp_path)
+    whole = training.train(SMALL, tracks, straight, progress=False)
+
+    class Stop(Exception):
+        pass
+
+    def stop(run: training.Run) -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        training.train(SMALL, tracks, broken, on_checkpoint=stop, progress=False)
+    torch.manual_seed(99)  # whatever was drawn meanwhile must not matter
+    assert_same_bits(whole, training.train(SMALL, tracks, broken, progress=False))
+
+
+def test_a_run_of_another_configuration_is_not_gone_on_with(tracks, tmp_path):
+    where = paths.AudioPaths("trial", tmp_path)
+    training.train(replace(SMALL, epochs=2), tracks, where, progress=False)
+    with pytest.raises(checkpoints.CheckpointError, match="latent_dim 4, now 6"):
+        training.train(replace(SMALL, latent_dim=6), tracks, where, progress=False)
+
+
+def test_mel_patterns_are_orthonormal_and_keep_what_is_smooth():
+    patterns = vae.cosine_patterns(16, 20)
+    torch.testing.assert_close(patterns.T @ patterns, torch.eye(20), atol=1e-5, rtol=0)
+    mel = spectrogram.log_mel(torch.randn(1, 4000), 4000, 16, 256, 64)
+    whole = vae.cosine_patterns(16, 64)
+    patch = mel[0, :4].flatten()
+    torch.testing.assert_close(whole @ (whole.T @ patch), patch, atol=1e-3, rtol=1e-4)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = ROOT / ".venv"
-NOTEBOOKS = ("01_img_generation.ipynb",)
+NOTEBOOKS = ("01_img_generation.ipynb", "02_audio_regeneration.ipynb")
 JOBS = {
     "notebooks": ("requirements.txt",),
     "tests": ("requirements.txt", "requirements-dev.txt"),

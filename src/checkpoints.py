@@ -4,6 +4,7 @@ what a training run leaves on disk: its states and its log."""
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -127,6 +128,11 @@ class Log:
             self.lines.append(json.dumps(entry))
             content = "\n".join(self.lines) + "\n"
             write_atomically(self.path, lambda path: path.write_text(content, encoding="utf-8"))
+
+
+def find_run(where: RunPaths, complete: bool) -> RunPaths:
+    """The run to use: one on a packaged sample keeps apart, unless `where` itself is there to be loaded."""
+    return where if complete or finished(where) else replace(where, run=f"{where.run}-sample")
 
 
 def finished(where: RunPaths) -> bool:

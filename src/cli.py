@@ -4,17 +4,28 @@ import argparse
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
 from src import checkpoints, paths, results, runtime
+from src.audio import classifier as stem_classifier
 from src.audio import data as audio_data
 from src.audio import evaluation
+from src.audio import generate as audio_generate
 from src.audio import training as audio_training
-from src.config import PROFILES, AudioConfig, ClassifierConfig, image_profile
+from src.config import (
+    OPERATING_SDR_DB,
+    PROFILES,
+    AudioConfig,
+    AudioEvaluationConfig,
+    ClassifierConfig,
+    StemClassifierConfig,
+    audio_profile,
+    image_profile,
+)
 from src.image import benchmark, classifier, data, generate, metrics, training
 
 FAILED, INTERRUPTED = 1, 130
@@ -65,13 +76,18 @@ def image_train(options: argparse.Namespace) -> None:
     config, evaluation = image_profile(options.profile, len(digits))
     changes = {name: getattr(options, name) for name in ("epochs", "seed") if getattr(options, name) is not None}
     config = replace(config, **changes)
-    where = paths.ImagePaths(options.run) if options.run else training.find_run(options.profile, digits)
+    where = find_run(paths.ImagePaths(options.run or options.profile), options.run, digits.complete)
     prepare_run(where, options.overwrite)
     judge = metrics.Judge(data.load_mnist("validation"), evaluation) if runtime.is_main() else None
     run = training.train(config, digits, where, judge.rank if judge else None, on_checkpoint=print_checkpoint)
     if runtime.is_main():
         print(f"{run.epoch} epochs, {run.step:,} steps, {run.seconds / 60:.1f} minutes of training")
         print(f"best generator: {paths.relative(where.weights)}")
+
+
+def find_run(where: paths.RunPaths, named: str | None, complete: bool) -> paths.RunPaths:
+    """The run that was named, or else the profile's."""
+    return where if named else checkpoints.find_run(where, complete)
 
 
 def prepare_run(where: paths.RunPaths, overwrite: bool) -> None:
@@ -180,14 +196,19 @@ def refuse_existing(target: Path, overwrite: bool) -> None:
 
 
 def audio_train(options: argparse.Namespace) -> None:
-    config = AudioConfig()
+    tracks = runtime.main_first(lambda: audio_data.load_musdb18("train", AudioConfig().sample_rate))
+    config, _ = audio_profile(options.profile, len(tracks))
     changes = {name: getattr(options, name) for name in ("epochs", "seed") if getattr(options, name) is not None}
     config = replace(config, **changes)
-    tracks = runtime.main_first(lambda: audio_data.load_musdb18("train", config.sample_rate))
-    where = paths.AudioPaths(options.run)
+    where = find_run(paths.AudioPaths(options.run or options.profile), options.run, tracks.complete)
     prepare_run(where, options.overwrite)
     judge = evaluation.Judge(audio_data.load_musdb18("validation", config.sample_rate)) if runtime.is_main() else None
-    run = audio_training.train(config, tracks, where, judge.rank if judge else None, print_audio_checkpoint)
+
+    def on_checkpoint(run: audio_training.Run) -> None:
+        print_audio_checkpoint(run)
+        judge.illustrate(run.average, where, run.epoch)
+
+    run = audio_training.train(config, tracks, where, judge.rank if judge else None, on_checkpoint)
     if runtime.is_main():
         print(f"{run.epoch} epochs, {run.step:,} steps, {run.seconds / 60:.1f} minutes of training")
         print(f"best model: {paths.relative(where.weights)}")
@@ -197,6 +218,88 @@ def print_audio_checkpoint(run: audio_training.Run) -> None:
     scores = run.scores[-1]
     rates = ", ".join(f"{stem} {scores[stem]['rate_kbit_s']:.2f}" for stem in audio_data.STEMS)
     print(f"\nepoch {run.epoch}: objective {scores['objective_kbit_s']:.3f} kbit/s; rates near 18.2 dB: {rates} kbit/s")
+
+
+def audio_train_classifier(options: argparse.Namespace) -> None:
+    target = paths.AUDIO.classifier
+    refuse_existing(target, options.overwrite)
+    config = StemClassifierConfig()
+    tracks = {split: audio_data.load_musdb18(split, AudioConfig().sample_rate) for split in audio_data.SPLITS}
+    began = time.perf_counter()
+    network = stem_classifier.train(config, tracks["train"])
+    seconds = time.perf_counter() - began
+    accuracy = {split: stem_classifier.accuracy(network, tracks[split]) for split in ("validation", "test")}
+    measured = {"data": tracks["train"].source, "training_seconds": round(seconds, 1), "accuracy": accuracy}
+    stem_classifier.publish(network, config, measured, target)
+    print(f"{paths.relative(target)}: accuracy {accuracy['validation']:.2%} validation, {accuracy['test']:.2%} test")
+
+
+def audio_evaluate(options: argparse.Namespace) -> None:
+    where = paths.AudioPaths(options.run)
+    refuse_existing(where.metrics, options.overwrite)
+    if where == paths.AUDIO and not audio_data.load_musdb18("test", AudioConfig().sample_rate).complete:
+        raise UsageError("the published scores come from MUSDB18, which is not here: name another --run")
+    history = checkpoints.read_history(where)
+    model = audio_generate.load_model(where.weights)
+    measured = evaluation.evaluate(model, AudioEvaluationConfig())
+    checkpoints.save_json(where.metrics, {**measured, **history})
+    for stem, row in measured["final"].items():
+        print(f"{stem:7} SDR {row['sdr_museval_db']:6.2f} dB at {row['rate_kbit_s']:6.2f} kbit/s")
+    print(f"wrote {paths.relative(where.metrics)}")
+
+
+def audio_reconstruct(options: argparse.Namespace) -> None:
+    source, output = Path(options.input), Path(options.output)
+    check_audio_output(output, options.overwrite)
+    waveform, rate = audio_data.read_audio(source)
+    model = audio_generate.load_model(options.model)
+    result = audio_generate.reconstruct(
+        model, waveform, rate, options.stem, options.distortion, options.fill, options.seed, not options.mean
+    )
+    audio_data.write_audio(output, result.waveform, rate)
+    print(
+        f"wrote {paths.relative(output)}: {waveform.shape[1] / rate:.1f} s, {len(waveform)} channels, coded as "
+        f"{result.stem} at {result.rate:.2f} kbit/s, of which z_mel {result.mel_rate:.2f}"
+    )
+
+
+def audio_generate_stems(options: argparse.Namespace) -> None:
+    output = Path(options.output or paths.AUDIO.generated / f"{options.stem}_seed{options.seed}.wav")
+    check_audio_output(output, options.overwrite)
+    model = audio_generate.load_model(options.model)
+    waveform = audio_generate.generate(model, options.stem, 1, options.seconds, options.seed)
+    audio_data.write_audio(output, waveform, model.config.sample_rate)
+    print(f"wrote {options.seconds:g} s of {options.stem} to {paths.relative(output)}")
+
+
+def audio_interpolate(options: argparse.Namespace) -> None:
+    output = Path(options.output or paths.AUDIO.generated / "interpolation.wav")
+    check_audio_output(output, options.overwrite)
+    model = audio_generate.load_model(options.model)
+    rate = model.config.sample_rate
+    ends = []
+    for source in (options.first, options.second):
+        waveform, its_rate = audio_data.read_audio(Path(source))
+        ends.append(Tensor(audio_data.resample(waveform.mean(axis=0), its_rate, rate)))
+    stems = [
+        stem or audio_generate.guess_stem(model, end[None])
+        for stem, end in zip((options.first_stem, options.second_stem), ends, strict=True)
+    ]
+    mels = audio_generate.interpolate(model, *ends, tuple(stems), options.steps)
+    samples = min(len(end) for end in ends)
+    waveforms = audio_generate.make_audible(model, mels, samples)
+    audio_data.write_audio(output, waveforms.reshape(1, -1), rate)
+    print(
+        f"wrote {options.steps} steps of {samples / rate:.1f} s from {stems[0]} to {stems[1]}, one after the other, "
+        f"to {paths.relative(output)}"
+    )
+
+
+def check_audio_output(output: Path, overwrite: bool) -> None:
+    """Refuse what cannot be written before any work is done."""
+    refuse_existing(output, overwrite)
+    if output.suffix.lower() not in audio_data.WRITABLE:
+        raise UsageError(f"cannot write {output.name}: end it in {', '.join(audio_data.WRITABLE)}")
 
 
 def image_ablate(options: argparse.Namespace) -> None:
@@ -211,22 +314,38 @@ def write_results(_: argparse.Namespace) -> None:
 
 
 def verify(_: argparse.Namespace) -> None:
-    """Measure the committed generator anew, and compare with the recorded numbers."""
-    where = paths.IMAGE
-    recorded = checkpoints.load_json(where.metrics)["final"]
-    test = data.load_mnist("test")
-    if not test.complete:
-        raise UsageError("the recorded numbers were measured on MNIST, which is not here: run python -m src data")
-    measured = metrics.evaluate(generate.load_generator(), PROFILES["full"][1])["final"]
+    """Measure the committed models anew, and compare with the recorded numbers."""
     wrong = []
-    for name, row in measured.items():
-        if name != "digit_shares":
-            agrees = abs(row["mean"] - recorded[name]["mean"]) <= TOLERANCE * max(abs(recorded[name]["mean"]), 0.01)
-            print(f"{name:28} recorded {recorded[name]['mean']:9.4f}   measured {row['mean']:9.4f}   "
-                  f"{'agrees' if agrees else 'DIFFERS'}")  # fmt: skip
-            wrong += [] if agrees else [name]
+    for name, recorded, measured in (*measure_images_again(), *measure_stems_again()):
+        agrees = abs(measured - recorded) <= TOLERANCE * max(abs(recorded), 0.01)
+        print(f"{name:28} recorded {recorded:9.4f}   measured {measured:9.4f}   {'agrees' if agrees else 'DIFFERS'}")
+        wrong += [] if agrees else [name]
     if wrong:
         raise UsageError(f"more than {TOLERANCE:.0%} off the recorded values: {', '.join(wrong)}")
+
+
+def measure_images_again() -> Iterator[tuple[str, float, float]]:
+    """Each score of the committed generator: its name, as recorded, and as measured now."""
+    recorded = checkpoints.load_json(paths.IMAGE.metrics)["final"]
+    if not data.load_mnist("test").complete:
+        raise UsageError("the recorded numbers were measured on MNIST, which is not here: run python -m src data")
+    measured = metrics.evaluate(generate.load_generator(), PROFILES["full"][1])["final"]
+    for name, row in measured.items():
+        if name != "digit_shares":
+            yield name, recorded[name]["mean"], row["mean"]
+
+
+def measure_stems_again() -> Iterator[tuple[str, float, float]]:
+    """Likewise, of the committed stem VAE at its operating point."""
+    recorded = checkpoints.load_json(paths.AUDIO.metrics)["final"]
+    tracks = audio_data.load_musdb18("test", AudioConfig().sample_rate)
+    if not tracks.complete:
+        raise UsageError("the recorded numbers were measured on MUSDB18, which is not here: run python -m src data")
+    model = audio_generate.load_model()
+    for stem, name in enumerate(audio_data.STEMS):
+        measured = evaluation.measure(model, evaluation.audible(tracks, stem), name, OPERATING_SDR_DB[stem])
+        for score in ("sdr_museval_db", "rate_kbit_s", "mel_rate_kbit_s", "sdr_global_db", "si_sdr_db", "mel_error_db"):
+            yield f"{name} {score}", recorded[name][score], measured[score]
 
 
 def bench(options: argparse.Namespace) -> None:
@@ -294,10 +413,50 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     command = add(audio, "train", audio_train, "train the stem VAE, or go on from its latest checkpoint")
-    command.add_argument("--run", default="full", help="name of the run, whose files go to folders of that name")
+    command.add_argument(
+        "--profile", choices=PROFILES, default="full", help="full: 25 epochs (default); quick: 2, small"
+    )
+    command.add_argument("--run", help="name of the run, whose files go to folders of that name (default: the profile)")
     command.add_argument("--epochs", type=int, help="passes over the 80 training tracks")
     command.add_argument("--seed", type=int, help="of weights, crops and noise (default: 0)")
     add_overwrite(command, "begin again, deleting the run's checkpoints")
+
+    command = add(audio, "train-classifier", audio_train_classifier, "train the stem classifier (about 5 minutes)")
+    add_overwrite(command, "replace the committed classifier: scores of generated stems change their meaning")
+
+    command = add(audio, "evaluate", audio_evaluate, "measure a model on the test tracks (about 20 minutes)")
+    command.add_argument("--run", default="full", help="the run to evaluate (default: full, the committed model)")
+    add_overwrite(command, "replace the recorded scores")
+
+    command = add(audio, "reconstruct", audio_reconstruct, "send a recording through the latents and back")
+    command.add_argument("input", metavar="IN", help="WAV, FLAC, MP3, MP4 ...: any sample rate and channels")
+    command.add_argument("output", metavar="OUT", help="WAV, FLAC, OGG or MP3")
+    command.add_argument("--stem", choices=audio_data.STEMS, help="the instrument (default: the best fit)")
+    command.add_argument(
+        "--distortion", type=float, help="noise to aim for, in dB above the sound, e.g. -12 (default: recorded point)"
+    )
+    command.add_argument(
+        "--fill", type=float, default=0.0, help="share of lost variance made up with noise, 0 to 1 (default: 0)"
+    )
+    command.add_argument("--mean", action="store_true", help="the posteriors' means, not samples from them")
+    command.add_argument("--seed", type=int, default=0, help="of the latents' noise (default: 0)")
+    add_audio_model(command)
+
+    command = add(audio, "generate", audio_generate_stems, "draw new sound of a stem")
+    command.add_argument("--stem", choices=audio_data.STEMS, required=True, help="the instrument")
+    command.add_argument("--seconds", type=positive(float), default=6.0, help="length (default: 6)")
+    command.add_argument("--seed", type=int, default=0, help="of the latents (default: 0)")
+    command.add_argument("--output", help="WAV, FLAC, OGG or MP3 (default: generated_audio/STEM_seedSEED.wav)")
+    add_audio_model(command)
+
+    command = add(audio, "interpolate", audio_interpolate, "walk through z_mel from one recording to another")
+    command.add_argument("first", metavar="A", help="WAV, FLAC, MP3, MP4 ...")
+    command.add_argument("second", metavar="B", help="likewise; both are cut to the shorter")
+    command.add_argument("--first-stem", choices=audio_data.STEMS, help="instrument of A (default: the best fit)")
+    command.add_argument("--second-stem", choices=audio_data.STEMS, help="instrument of B (default: the best fit)")
+    command.add_argument("--steps", type=int, default=5, help="recordings, both ends included (default: 5)")
+    command.add_argument("--output", help="WAV, FLAC, OGG or MP3 (default: generated_audio/interpolation.wav)")
+    add_audio_model(command)
 
     add(commands, "results", write_results, "rebuild RESULTS.md and its figures from the metrics JSON")
     add(commands, "verify", verify, "re-measure the committed models and compare with the recorded numbers")
@@ -332,6 +491,11 @@ def add_output(command: argparse.ArgumentParser) -> None:
         "--output", help="NAME.png: one grid; NAME.npy: uint8 (count, 1, 28, 28); else: folder of PNGs"
     )
     command.add_argument("--model", help=".safetensors or training state .pt (default: the committed generator)")
+    add_overwrite(command, "replace the output")
+
+
+def add_audio_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--model", help=".safetensors or training state .pt (default: the committed model)")
     add_overwrite(command, "replace the output")
 
 

@@ -14,7 +14,7 @@ from src import checkpoints, paths
 TEMPLATE = Path(__file__).with_name("results.md.template")
 
 # Okabe and Ito's palette: told apart by colour-blind readers too.
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 STYLE = {
     "font.size": 12,
     "axes.spines.top": False,
@@ -40,16 +40,22 @@ SCORES = (  # key in the JSON, name, better direction, decimals
 )
 
 
-def write(where: paths.ImagePaths = paths.IMAGE, page: Path = paths.RESULTS) -> list[Path]:
+def write(
+    where: paths.ImagePaths = paths.IMAGE, audio: paths.AudioPaths = paths.AUDIO, page: Path = paths.RESULTS
+) -> list[Path]:
     """Write RESULTS.md and its figures; returns what was written. Raises CheckpointError where a JSON is missing."""
-    text = render(where)  # first, since it fails where a file is missing
+    text = render(where, audio)  # first, since it fails where a file is missing
     metrics = checkpoints.load_json(where.metrics)
+    sound = checkpoints.load_json(audio.metrics)
     figures = {
-        "image_scores.png": score_curves(metrics),
-        "image_losses.png": loss_curves(metrics["training"]["losses"]),
+        where.figures / "image_scores.png": score_curves(metrics),
+        where.figures / "image_losses.png": loss_curves(metrics["training"]["losses"]),
+        audio.figures / "rate_distortion.png": rate_distortion(sound),
+        audio.figures / "training.png": objective_curves(sound["training"]["losses"]),
+        audio.figures / "checkpoints.png": checkpoint_curves(sound["checkpoints"]),
     }
-    written = [where.figures / name for name in figures]
-    for path, figure in zip(written, figures.values(), strict=True):
+    written = list(figures)
+    for path, figure in figures.items():
         checkpoints.write_atomically(path, lambda target, f=figure: f.savefig(target, format="png", dpi=110))
     pictures = {
         "image_samples.png": best_samples(where, best_epoch(metrics)),
@@ -63,8 +69,14 @@ def write(where: paths.ImagePaths = paths.IMAGE, page: Path = paths.RESULTS) -> 
     return [*written, page]
 
 
-def render(where: paths.ImagePaths = paths.IMAGE) -> str:
+def render(where: paths.ImagePaths = paths.IMAGE, audio: paths.AudioPaths = paths.AUDIO) -> str:
     """The text of RESULTS.md."""
+    values = image_values(where) | audio_values(audio)
+    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(values)
+
+
+def image_values(where: paths.ImagePaths) -> dict[str, str | int]:
+    """What the template says of digits."""
     metrics = checkpoints.load_json(where.metrics)
     classifier = checkpoints.load_json(where.classifier.with_suffix(".json"))
     benchmark = checkpoints.load_json(where.benchmark)
@@ -72,7 +84,7 @@ def render(where: paths.ImagePaths = paths.IMAGE) -> str:
     protocol, training, neighbours = metrics["protocol"], metrics["training"], metrics["neighbours"]
     not_measured = metrics["not_measured"].get("inception")
     inception_score = metrics["final"]["inception_score_mnist"]
-    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+    return dict(
         generated_count=f"{protocol['count']:,}",
         reference=protocol["reference"],
         seed_count=len(protocol["seeds"]),
@@ -191,7 +203,252 @@ def protocol_text(metrics: dict) -> str:
     )
 
 
+# --- tables of the audio half ---
+
+STEMS = ("drums", "bass", "other", "vocals")
+FINAL_ROWS = (  # key in the JSON, name, unit, decimals
+    ("sdr_museval_db", "SDR (BSS Eval v4)", "dB", 2),
+    ("rate_kbit_s", "rate of both latents", "kbit/s", 2),
+    ("mel_rate_kbit_s", "of which `z_mel`", "kbit/s", 2),
+    ("rate_mean_kbit_s", "rate, mean over tracks", "kbit/s", 2),
+    ("sdr_global_db", "SDR (global)", "dB", 2),
+    ("si_sdr_db", "SI-SDR", "dB", 2),
+    ("snr_db", "SNR", "dB", 2),
+    ("mse", "MSE, full scale 1", "", 6),
+    ("stft_distance", "multi-resolution STFT distance", "", 3),
+    ("mel_error_db", "error of the mel decoded from `z_mel`", "dB", 2),
+)
+BASELINE_NAMES = {
+    "silence": "silence",
+    "low_pass": "low-pass: a quarter of the MDCT, not quantised",
+    "griffin_lim_true_mel": "Griffin-Lim from the true mel",
+    "griffin_lim_decoded_mel": "Griffin-Lim from the mel decoded from `z_mel`",
+    "oracle_phase": "oracle phase: decoded magnitudes, the source's own phase",
+}
+CLAIMED = {"sdr_museval_db": 18.2, "snr_db": 21.5}
+
+
+def audio_values(where: paths.AudioPaths) -> dict[str, str | int]:
+    """What the template says of stems."""
+    metrics = checkpoints.load_json(where.metrics)
+    classifier = checkpoints.load_json(where.classifier.with_suffix(".json"))
+    protocol, training, generated = metrics["protocol"], metrics["training"], metrics["generated"]
+    speeds = metrics["speed"]
+    return dict(
+        audio_tracks=protocol["tracks"],
+        audio_final=final_table(metrics),
+        audio_equal=equal_table(metrics),
+        audio_saved=f"{mean_saving(metrics):.0%}",
+        audio_perceptual=perceptual_table(metrics),
+        audio_baselines=baseline_table(metrics),
+        audio_resampled=resampled_table(metrics),
+        audio_generated=generated_table(metrics),
+        audio_generated_seconds=f"{generated['seconds']:g}",
+        audio_generated_count=generated["count"],
+        audio_classifier=f"{classifier['accuracy']['test']:.1%}",
+        audio_checkpoints=audio_checkpoint_table(metrics),
+        audio_best_epoch=best_audio_epoch(metrics),
+        audio_epochs=training["epochs"],
+        audio_minutes=f"{training['seconds'] / 60:.1f}",
+        audio_processor=training["machine"]["processor"],
+        audio_threads=training["machine"]["threads"],
+        audio_precision=training["machine"]["training_precision"],
+        audio_speed=", ".join(f"{stem} {speeds[stem]:.0f}" for stem in STEMS),
+        audio_claims=claims_table(metrics),
+        audio_protocol=audio_protocol_text(metrics),
+    )
+
+
+def number(value: float | None, decimals: int) -> str:
+    return "undefined" if value is None else f"{value:.{decimals}f}"
+
+
+def final_table(metrics: dict) -> str:
+    rows = [
+        [f"{name}, {unit}" if unit else name, *(number(metrics["final"][stem][key], decimals) for stem in STEMS)]
+        for key, name, unit, decimals in FINAL_ROWS
+    ]
+    skipped = [f"{metrics['final'][stem]['windows_skipped']} of {metrics['final'][stem]['windows']}" for stem in STEMS]
+    rows.append(["silent 1-s windows, left out", *skipped])
+    rows.append(["tracks where the stem plays", *(str(metrics["final"][stem]["tracks"]) for stem in STEMS)])
+    return table(["at the recorded operating point", *STEMS], rows)
+
+
+def equal_table(metrics: dict) -> str:
+    rows = []
+    for position, first in enumerate(metrics["equal_sdr"][STEMS[0]]):
+        cells = [metrics["equal_sdr"][stem][position] for stem in STEMS]
+        shown = [f"{c['rate_kbit_s']:.2f} / {c['closed_form_rate_kbit_s']:.2f} ({-c['saved']:+.0%})" for c in cells]
+        rows.append([f"{first['sdr_db']:g} dB", *shown])
+    return table(["SDR (BSS Eval v4)", *STEMS], rows)
+
+
+def mean_saving(metrics: dict) -> float:
+    return float(np.mean([row["saved"] for stem in STEMS for row in metrics["equal_sdr"][stem]]))
+
+
+def perceptual_table(metrics: dict) -> str:
+    rows = []
+    for position, first in enumerate(metrics["perceptual"][STEMS[0]]):
+        cells = [metrics["perceptual"][stem][position] for stem in STEMS]
+        shown = [opinion(c) + f" ({c['sdr_museval_db']:.1f} dB, {c['rate_kbit_s']:.1f})" for c in cells]
+        rows.append([f"{first['asked_sdr_db']:g} dB", f"{first['fill']:g}", *shown])
+    baseline = [metrics["baselines"][stem]["griffin_lim_decoded_mel"] for stem in STEMS]
+    rows.append(["Griffin-Lim from the decoded mel", "", *map(opinion, baseline)])
+    return table(["asked SDR", "fill", *STEMS], rows)
+
+
+def opinion(row: dict) -> str:
+    return f"{row['zimtohrli_mos']:.2f}" if "zimtohrli_mos" in row else "not measured"
+
+
+def baseline_table(metrics: dict) -> str:
+    rows = []
+    for key, name in BASELINE_NAMES.items():
+        cells = [metrics["baselines"][stem][key] for stem in STEMS]
+        rows.append([name, *(f"{c['sdr_global_db']:.2f} / {opinion(c) if key != 'silence' else '-'}" for c in cells)])
+    same_rate = []
+    for stem in STEMS:
+        curve, rate = metrics["closed_form"][stem], metrics["final"][stem]["rate_kbit_s"]
+        rates, ratios = ([row[key] for row in curve] for key in ("rate_kbit_s", "sdr_global_db"))
+        same_rate.append(f"{np.interp(rate, rates, ratios):.2f} / -")
+    rows.append(["closed form at the model's rate", *same_rate])
+    rows.append(["**the model**", *(f"**{metrics['final'][stem]['sdr_global_db']:.2f}** / -" for stem in STEMS)])
+    return table(["SDR (global) in dB / opinion score", *STEMS], rows)
+
+
+def resampled_table(metrics: dict) -> str:
+    names = {
+        "sdr_museval_db": "SDR (BSS Eval v4) at 44.1 kHz, dB",
+        "rate_kbit_s": "rate, kbit/s",
+        "resampling_alone_sdr_museval_db": "SDR of resampling alone, dB",
+    }
+    rows = [[name, *(f"{metrics['resampled'][stem][key]:.2f}" for stem in STEMS)] for key, name in names.items()]
+    return table(["", *STEMS], rows)
+
+
+def generated_table(metrics: dict) -> str:
+    names = {
+        "generated": "drawn from the prior of `z_mel`, Griffin-Lim",
+        "real_through_griffin_lim": "real test excerpts through Griffin-Lim",
+        "real_training_excerpts": "real training excerpts (floor)",
+    }
+    rows = []
+    for key, name in names.items():
+        row = metrics["generated"][key]
+        shares = [f"{row['recognised_by_stem'][stem]:.0%}" for stem in STEMS]
+        rows.append([name, f"{row['frechet_distance']:.2f}", f"{row['recognised']:.1%}", *shares])
+    return table(["", "Fréchet distance", "recognised", *STEMS], rows)
+
+
+def best_audio_epoch(metrics: dict) -> int:
+    return min(metrics["checkpoints"], key=lambda row: row["objective_kbit_s"])["epoch"]
+
+
+def audio_checkpoint_table(metrics: dict) -> str:
+    rows = [
+        [str(row["epoch"]), f"{row['training_seconds'] / 60:.1f}", f"{row['objective_kbit_s']:.3f}",
+         *(f"{row[stem]['rate_kbit_s']:.2f} ({row[stem]['sdr_global_db']:.1f} dB)" for stem in STEMS)]
+        for row in metrics["checkpoints"]
+    ]  # fmt: skip
+    return table(["epoch", "minutes of training", "objective, kbit/s", *STEMS], rows)
+
+
+def claims_table(metrics: dict) -> str:
+    header = ["", "claimed", "its saved files", *(f"ours, {stem}" for stem in STEMS)]
+    rows = []
+    for key, name in (("sdr_museval_db", "SDR, dB"), ("snr_db", "SNR, dB")):
+        ours = [number(metrics["final"][stem][key], 2) for stem in STEMS]
+        rows.append([name, f"{CLAIMED[key]:g}", "-0.001" if key == "sdr_museval_db" else "", *ours])
+    rows.append(["MSE", "0.0042", "", *(number(metrics["final"][stem]["mse"], 6) for stem in STEMS)])
+    rates = []
+    for stem in STEMS:
+        curve = metrics["curve"][stem]
+        ratios, costs = [row["snr_db"] for row in curve], [row["rate_kbit_s"] for row in curve]
+        wanted = CLAIMED["snr_db"]
+        rates.append(
+            f"{np.interp(wanted, ratios, costs):.1f}" if ratios[0] <= wanted <= ratios[-1] else "beyond the curve"
+        )
+    rows.append([f"rate at an SNR of {CLAIMED['snr_db']:g} dB, kbit/s", "", "", *rates])
+    return table(header, rows)
+
+
+def audio_protocol_text(metrics: dict) -> str:
+    protocol = metrics["protocol"]
+    machine = protocol["machine"]
+    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    asked = ", ".join(f"{stem} {value:g}" for stem, value in protocol["operating_sdr_db"].items())
+    return "\n".join(
+        [
+            f"- Data: {protocol['data']}, {protocol['tracks']} {protocol['split']} tracks, mono at "
+            f"{protocol['sample_rate']:,} Hz. Training on 80 tracks, choices on the field's 14 validation tracks.",
+            f"- Latents: {protocol['latents']}; the rate is the KL divergence of both posteriors from their priors.",
+            f"- Aggregation: {protocol['aggregation']}; other metrics and rates: median over tracks.",
+            f"- Operating point, chosen on the validation tracks: reverse water-filling asked for {asked} dB.",
+            f"- Machine: {machine['processor']}, {machine['threads']} threads, Python {machine['python']}, {packages}.",
+        ]
+    )
+
+
 # --- figures ---
+
+
+def rate_distortion(metrics: dict) -> Figure:
+    """SDR over rate, stem by stem, beside the closed form with the same `z_mel`."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10, 7), layout="constrained")
+        for axes, stem in zip(figure.subplots(2, 2).flat, STEMS, strict=True):
+            for key, name, colour, style in (
+                ("curve", "model", BLUE, "o-"),
+                ("closed_form", "closed form, same z_mel", ORANGE, "s--"),
+            ):
+                rows = metrics[key][stem]
+                axes.plot(
+                    [row["rate_kbit_s"] for row in rows], [row["sdr_museval_db"] for row in rows], style, color=colour,
+                    label=name,
+                )  # fmt: skip
+            final = metrics["final"][stem]
+            axes.plot(
+                final["rate_kbit_s"], final["sdr_museval_db"], "*", color=GREY, markersize=15, label="recorded point"
+            )
+            axes.set(title=stem, xlabel="rate (kbit/s)", ylabel="SDR, BSS Eval v4 (dB)", xlim=(0, None))
+            axes.legend(loc="lower right")
+    return figure
+
+
+def objective_curves(losses: list[dict]) -> Figure:
+    """The parts of the training objective over epochs, stem by stem."""
+    parts = {
+        "fine_rate": ("rate of z_fine", BLUE, "-"),
+        "distortion": ("distortion / 2D", ORANGE, "--"),
+        "mel_rate": ("rate of z_mel", GREEN, "-."),
+    }
+    epochs = [row["epoch"] for row in losses]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10, 3.4), layout="constrained")
+        panels = figure.subplots(1, 4)
+        for axes, stem in zip(panels, STEMS, strict=True):
+            for key, (name, colour, style) in parts.items():
+                axes.plot(epochs, [row[stem][key] for row in losses], style, color=colour, label=name)
+            axes.set(title=stem, xlabel="epoch", ylim=(0, None))
+        panels[0].set_ylabel("kbit/s")
+        panels[-1].legend(fontsize=10)
+    return figure
+
+
+def checkpoint_curves(rows: list[dict]) -> Figure:
+    """Objective, and error of the decoded mel, of each checkpoint on the validation tracks."""
+    epochs = [row["epoch"] for row in rows]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10, 3.6), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        left.plot(epochs, [row["objective_kbit_s"] for row in rows], "o-", color=BLUE)
+        left.set(xlabel="epoch", ylabel="objective (kbit/s)")
+        for stem, colour, style in zip(STEMS, (BLUE, ORANGE, GREEN, GREY), ("o-", "s--", "^-.", "d:"), strict=True):
+            right.plot(epochs, [row[stem]["mel_error_db"] for row in rows], style, color=colour, label=stem)
+        right.set(xlabel="epoch", ylabel="error of the decoded mel (dB)")
+        right.legend()
+    return figure
 
 
 def score_curves(metrics: dict) -> Figure:

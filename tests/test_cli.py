@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from src import cli, paths
+from src.audio import data
 
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:
@@ -36,6 +37,35 @@ def test_interpolate_writes_one_row(capsys, tmp_path):
     assert Image.open(tmp_path / "row.png").size == (2 * (4 * 29 + 1), 2 * 30)
 
 
+@pytest.fixture
+def stereo(tmp_path):
+    """A second of two tones at 44.1 kHz."""
+    path = tmp_path / "stereo.wav"
+    times = np.arange(44_100) / 44_100
+    data.write_audio(path, np.stack([np.sin(times * 2 * np.pi * hertz) * 0.3 for hertz in (220, 330)]), 44_100)
+    return path
+
+
+def test_reconstruct_keeps_length_rate_and_channels(capsys, tmp_path, stereo):
+    output = tmp_path / "again.flac"
+    status, out, _ = run(capsys, "audio", "reconstruct", stereo, output, "--stem", "bass", "--distortion", "-20")
+    assert status == 0
+    assert "1.0 s, 2 channels, coded as bass at" in out
+    original, (again, rate) = data.read_audio(stereo)[0], data.read_audio(output)
+    assert again.shape == original.shape and rate == 44_100
+    assert 10 * np.log10(np.square(original).sum() / np.square(original - again).sum()) > 12
+
+
+def test_generate_and_interpolate_write_sound(capsys, tmp_path, stereo):
+    assert run(capsys, "audio", "generate", "--stem", "drums", "--seconds", 2, "--output", tmp_path / "a.wav")[0] == 0
+    assert data.read_audio(tmp_path / "a.wav")[0].shape == (1, 2 * 22050)
+    status, out, _ = run(
+        capsys, "audio", "interpolate", tmp_path / "a.wav", stereo, "--steps", 3, "--output", tmp_path / "b.wav"
+    )
+    assert status == 0 and "wrote 3 steps of 1.0 s" in out
+    assert data.read_audio(tmp_path / "b.wav")[0].shape == (1, 3 * 22050)
+
+
 def test_nothing_is_overwritten_unasked(capsys, tmp_path):
     output = tmp_path / "digits.npy"
     output.write_text("mine")
@@ -59,6 +89,12 @@ def test_nothing_is_overwritten_unasked(capsys, tmp_path):
         (("image", "evaluate", "--run", "nowhere"), "image_training.jsonl tells of no epoch: train this run first"),
         (("image", "train", "--run", "new", "--epochs", "0"), "epochs is 0"),
         (("image", "train", "--run", "../elsewhere"), "'../elsewhere' cannot name a run"),
+        (("audio", "evaluate", "--run", "nowhere"), "audio_training.jsonl tells of no epoch: train this run first"),
+        (("audio", "reconstruct", "nowhere.wav", "again.wav"), "nowhere.wav cannot be decoded (No such file"),
+        (("audio", "reconstruct", "README.md", "again.wav"), "README.md cannot be decoded"),
+        (("audio", "reconstruct", "a.wav", "again.mid"), "cannot write again.mid: end it in .wav, .flac, .ogg, .mp3"),
+        (("audio", "generate", "--stem", "drums", "--seconds", "1e9", "--output", "a.wav"), "up to 600 s"),
+        (("audio", "interpolate", "a.wav", "b.wav", "--output", "c.wav"), "a.wav cannot be decoded"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_status_1(capsys, monkeypatch, tmp_path, arguments, message):
@@ -79,7 +115,7 @@ def test_recorded_files_are_not_replaced_unasked(capsys, monkeypatch, tmp_path, 
     where = paths.ImagePaths("full", tmp_path)
     getattr(where, target).parent.mkdir()
     getattr(where, target).write_text("recorded")
-    monkeypatch.setattr(paths, "PUBLISHED", where)
+    monkeypatch.setattr(paths, "IMAGE", where)
     status, out, err = run(capsys, *arguments)
     assert (status, out) == (1, "")
     assert err.endswith("exists: add --overwrite to replace it\n")
@@ -99,7 +135,8 @@ def test_published_weights_are_not_trained_over(tmp_path):
 @pytest.mark.parametrize(
     "command",
     ["", "data", "image train", "image train-classifier", "image evaluate", "image generate", "image interpolate",
-     "image ablate", "results", "verify", "bench"],
+     "image ablate", "audio train", "audio train-classifier", "audio evaluate", "audio reconstruct", "audio generate",
+     "audio interpolate", "results", "verify", "bench"],
 )  # fmt: skip
 def test_every_command_has_help(capsys, command):
     with pytest.raises(SystemExit) as stopped:

@@ -28,6 +28,31 @@ def test_published_numbers_were_measured_on_the_whole_data_set():
     assert [row["epoch"] for row in metrics["checkpoints"]] == list(range(5, 51, 5))
 
 
+def test_published_audio_numbers_were_measured_on_the_whole_data_set():
+    metrics = checkpoints.load_json(paths.AUDIO.metrics)
+    assert metrics["protocol"]["data"] == metrics["training"]["data"] == "MUSDB18-7s"
+    assert metrics["protocol"]["tracks"] == 50
+    assert (
+        metrics["training"]["epochs"] == metrics["checkpoints"][-1]["epoch"] == metrics["training"]["config"]["epochs"]
+    )
+    described = checkpoints.load_json(paths.AUDIO.weights.with_suffix(".json"))
+    assert described["epoch"] == results.best_audio_epoch(metrics)
+    assert described["config"] == metrics["training"]["config"]
+    for stem in results.STEMS:
+        assert metrics["protocol"]["operating_sdr_db"][stem] == metrics["final"][stem]["asked_sdr_db"]
+
+
+def test_mean_saving_is_that_of_all_stems_and_ratios():
+    rows = [{"saved": 0.1}, {"saved": 0.3}]
+    assert results.mean_saving({"equal_sdr": dict.fromkeys(results.STEMS, rows)}) == pytest.approx(0.2)
+
+
+def test_what_was_not_measured_is_said_so():
+    assert results.opinion({}) == "not measured"
+    assert results.opinion({"zimtohrli_mos": 3.456}) == "3.46"
+    assert results.number(None, 2) == "undefined"
+
+
 def test_published_generator_is_the_best_checkpoint():
     metrics = checkpoints.load_json(paths.IMAGE.metrics)
     described = checkpoints.load_json(paths.IMAGE.weights.with_suffix(".json"))
@@ -60,12 +85,18 @@ def test_strip_is_the_first_row_of_each_grid(tmp_path):
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(checkpoints.CheckpointError, match=r"image_metrics\.json does not exist"):
-        results.write(paths.ImagePaths("trial", tmp_path), tmp_path / "RESULTS.md")
+        results.write(paths.ImagePaths("trial", tmp_path), page=tmp_path / "RESULTS.md")
     assert not (tmp_path / "RESULTS.md").exists()
 
 
 def test_committed_json_names_no_path_of_a_machine():
-    for path in (*paths.IMAGE.metrics_folder.glob("*.json*"), *paths.IMAGE.checkpoints.glob("*.json")):
+    for path in (
+        *paths.IMAGE.metrics_folder.glob("*.json*"),
+        *paths.IMAGE.checkpoints.glob("*.json"),
+        *paths.AUDIO.results.glob("*.json*"),
+        *paths.AUDIO.checkpoints.glob("*.json"),
+        *paths.AUDIO.weights.parent.glob("*.json"),
+    ):
         for line in path.read_text(encoding="utf-8").splitlines():
             assert not re.search(r'"(/|[A-Z]:\\)', line), (path.name, line[:200])
         if path.suffix == ".json":

@@ -53,7 +53,12 @@ def test_every_folder_says_in_one_line_what_lands_there(folder):
 
 
 def test_other_runs_never_touch_the_published_one():
-    published, other = paths.ImagePaths(), paths.ImagePaths("quick")
-    for name in ("generator", "metrics", "training_log", "benchmark", "figures", "samples", "checkpoints"):
-        assert getattr(published, name) != getattr(other, name)
-    assert published.classifier == other.classifier
+    common = ("weights", "metrics", "training_log", "figures", "checkpoints")
+    for kind, names in (
+        (paths.ImagePaths, ("benchmark", "samples")),
+        (paths.AudioPaths, ("reconstructions", "generated", "spectrograms", "results")),
+    ):
+        published, other = kind(), kind("quick")
+        for name in (*common, *names):
+            assert getattr(published, name) != getattr(other, name)
+        assert published.classifier == other.classifier

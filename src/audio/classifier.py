@@ -19,6 +19,7 @@ from src.audio.data import SILENCE, STEMS, Tracks, draw_excerpt
 from src.config import AudioConfig, StemClassifierConfig
 
 FEATURES = 64
+SECONDS = 3.0  # of the excerpts that it is trained on and judges
 
 
 class StemClassifier(nn.Module):
@@ -42,7 +43,8 @@ class StemClassifier(nn.Module):
         mel = spectrogram.log_mel(waveforms, form.sample_rate, form.mel_bands, form.mel_window, form.mel_hop)
         loudest = mel.amax(dim=(1, 2), keepdim=True)
         pictures = (torch.maximum(mel, loudest - 80) - loudest) / 20 + 2
-        return self.convolutions(pictures[:, None]).mean(dim=(2, 3))
+        pictures = functional.avg_pool2d(pictures[:, None], (2, 1))  # 43 frames a second are enough to tell stems apart
+        return self.convolutions(pictures).mean(dim=(2, 3))
 
     def forward(self, waveforms: Tensor) -> Tensor:
         return self.output(self.dropout(self.features(waveforms)))
@@ -74,19 +76,19 @@ def describe(classifier: StemClassifier, waveforms: Tensor, batch_size: int = 50
     return features.cpu(), classifier.output(features).cpu()
 
 
-def excerpts(tracks: Tracks, stem: int, seconds: float) -> Tensor:
+def excerpts(tracks: Tracks, stem: int) -> Tensor:
     """Every whole excerpt (count, samples) of a stem that is not silent, side by side from each track's beginning."""
-    samples = int(seconds * tracks.sample_rate)
+    samples = int(SECONDS * tracks.sample_rate)
     parts = [stems[stem].unfold(0, samples, samples) for stems in tracks.waveforms if stems.shape[1] >= samples]
     together = torch.cat(parts)
     return together[together.square().mean(1) > SILENCE]
 
 
-def accuracy(classifier: StemClassifier, tracks: Tracks, seconds: float) -> float:
+def accuracy(classifier: StemClassifier, tracks: Tracks) -> float:
     """Share of the tracks' excerpts whose stem has the largest logit, mean over stems."""
     shares = []
     for stem in range(len(STEMS)):
-        _, logits = describe(classifier, excerpts(tracks, stem, seconds))
+        _, logits = describe(classifier, excerpts(tracks, stem))
         shares.append((logits.argmax(1) == stem).double().mean().item())
     return sum(shares) / len(shares)
 
@@ -113,7 +115,7 @@ def train(config: StemClassifierConfig, tracks: Tracks, progress: bool = True) -
 
 def _batches(config: StemClassifierConfig, tracks: Tracks) -> Iterator[tuple[Tensor, Tensor]]:
     stream = runtime.random_stream(config.seed)
-    samples = int(config.seconds * tracks.sample_rate)
+    samples = int(SECONDS * tracks.sample_rate)
     stems = torch.arange(config.batch_size) % len(STEMS)
     for _ in range(config.steps):
         yield torch.stack([draw_excerpt(tracks, int(stem), samples, stream) for stem in stems]), stems

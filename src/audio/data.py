@@ -6,13 +6,14 @@ import urllib.request
 import warnings
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from http.client import HTTPException
 from pathlib import Path
 
 import av
 import numpy as np
+import soundfile
 import soxr
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ EXCERPT_SECONDS = 8  # shorter tracks are the 7-second excerpts
 SUFFIX = ".stem.mp4"
 SILENCE = 1e-6  # mean power below which an excerpt has nothing to teach: -60 dB
 TRIES = 20  # to find an excerpt that is not silent
+WRITABLE = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3"}
 TIMEOUT = 20  # seconds without an answer before a download fails
 
 
@@ -46,6 +48,10 @@ class Tracks:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def first(self, count: int | None) -> "Tracks":
+        """The first `count` tracks; None for all."""
+        return replace(self, waveforms=self.waveforms[:count], names=self.names[:count])
 
     @property
     def complete(self) -> bool:
@@ -192,6 +198,17 @@ def read_audio(path: Path, stream: int = 0) -> tuple[np.ndarray, int]:
     if not frames:
         raise DataError(f"{paths.relative(path)} holds no sound")
     return np.concatenate(frames, axis=1), rate
+
+
+def write_audio(path: Path, waveform: np.ndarray, rate: int) -> None:
+    """Write sound (channels, samples) with full scale 1 at `rate` Hz, in the format of the path's suffix, one of
+    `WRITABLE`; atomically. WAV and FLAC have 16 bits: what exceeds full scale is clipped, with a warning."""
+    loudest = float(np.abs(waveform).max(initial=0))
+    if loudest > 1:
+        warnings.warn(f"{paths.relative(path)}: peaks of {20 * np.log10(loudest):.1f} dB are clipped", stacklevel=2)
+    form = WRITABLE[path.suffix.lower()]
+    frames = np.clip(waveform, -1, 1).T
+    checkpoints.write_atomically(path, lambda temporary: soundfile.write(temporary, frames, rate, format=form))
 
 
 def resample(waveform: np.ndarray, rate: int, wanted: int) -> np.ndarray:

@@ -29,6 +29,7 @@ class Reconstruction:
     rate: float  # kbit/s, KL divergence of both latents' posteriors from their priors
     mel_rate: float  # kbit/s, the part of `z_mel`
     stem: str  # the stem it was coded as
+    decoded_mel: np.ndarray  # float32 (frames, bands) in dB, or (channels, frames, bands): what `z_mel` says
 
 
 def load_model(path: Path | None = None) -> vae.StemVAE:
@@ -96,16 +97,27 @@ def reconstruct(
     level = find_level(model, channels, sdr_db)
     decoded = torch.empty_like(channels)
     mel_nats = fine_nats = 0.0
+    mels = []
     for piece in code(model, channels, STEMS.index(stem), level, fill, seed, sampled):
         decoded[:, piece.begin : piece.end] = piece.waveform
         mel_nats += piece.mel_nats
         fine_nats += piece.fine_nats
-    back = np.stack([resample(channel, ours, sample_rate) for channel in decoded.numpy()])
-    back = np.pad(back, ((0, 0), (0, max(0, sound.shape[1] - back.shape[1]))))[:, : sound.shape[1]]
+        mels.append(piece.decoded_mel)
+    mel = torch.cat(mels, dim=1).numpy()
+    back = np.stack([fit(resample(channel, ours, sample_rate), sound.shape[1]) for channel in decoded.numpy()])
     kbit_s = 1 / (math.log(2) * 1000 * sound.shape[1] / sample_rate)
     return Reconstruction(
-        back.reshape(np.shape(waveform)), (mel_nats + fine_nats) * kbit_s, mel_nats * kbit_s, stem
-    )  # fmt: skip
+        back.reshape(np.shape(waveform)),
+        (mel_nats + fine_nats) * kbit_s,
+        mel_nats * kbit_s,
+        stem,
+        mel[0] if np.ndim(waveform) == 1 else mel,
+    )
+
+
+def fit(waveform: np.ndarray, samples: int) -> np.ndarray:
+    """The waveform (samples',) cut or padded to `samples`: resampling there and back may gain or lose one."""
+    return np.pad(waveform, (0, max(0, samples - len(waveform))))[:samples]
 
 
 @dataclass(frozen=True)
@@ -115,6 +127,7 @@ class Piece:
     begin: int
     end: int
     waveform: Tensor  # (channels, end - begin)
+    decoded_mel: Tensor  # (channels, frames, bands) in dB
     mel_nats: float
     fine_nats: float
 
@@ -149,11 +162,19 @@ def code(
         coded = model(part, stem, level, posterior_noise)
         decoded = coded.coefficients + fill * coded.missing.sqrt() * draws[2]
         waveform = spectrogram.imdct(decoded, part.shape[1])[:, begin - first : end - first].cpu()
-        own = [
-            nats[:, (begin - first) // hop : None if end == samples else (end - first) // hop].sum().item()
-            for nats, hop in ((coded.mel_divergence, stride), (coded.fine_divergence, bins))
-        ]
-        yield Piece(begin, end, waveform, *own)
+
+        def own(frames: Tensor, hop: int, begin=begin, end=end, first=first) -> Tensor:
+            """Those frames (channels, frames, ...) that belong to this piece, not to its surroundings."""
+            return frames[:, (begin - first) // hop : None if end == samples else (end - first) // hop]
+
+        yield Piece(
+            begin,
+            end,
+            waveform,
+            own(coded.decoded_mel, config.mel_hop).cpu(),
+            own(coded.mel_divergence, stride).sum().item(),
+            own(coded.fine_divergence, bins).sum().item(),
+        )
 
 
 def _noise(seed: int, kind: int, first: int, frames: int, width: int, hop: int) -> Tensor:

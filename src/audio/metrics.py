@@ -3,9 +3,14 @@
 Waveforms are float tensors (..., samples) with full scale 1; a metric of a batch is a tensor of the leading dimensions.
 """
 
+from functools import cache
+
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics.functional import audio as torchmetrics_audio
+
+from src.audio.data import resample
 
 SILENCE = 1e-10  # mean power below which a reference counts as silent: -100 dB
 
@@ -85,6 +90,45 @@ def log_mel_error(reference: Tensor, estimate: Tensor, range_db: float = 60.0) -
     audible = reference > reference.amax((-1, -2), keepdim=True) - range_db
     squares = (reference - estimate).square() * audible
     return (squares.sum((-1, -2)) / audible.sum((-1, -2))).sqrt()
+
+
+def zimtohrli_mos(reference: np.ndarray, estimate: np.ndarray, sample_rate: int) -> float | None:
+    """Mean opinion score, from 1 (bad) to 5 (excellent), that Zimtohrli predicts for an estimate (samples,), or None
+    where its package is not installed: it has no wheel for every system.
+
+    A model of hearing with no music in its training (https://github.com/google/zimtohrli), at 48 kHz.
+    """
+    if not (zimtohrli := _zimtohrli()):
+        return None
+    heard = [np.ascontiguousarray(resample(x, sample_rate, 48_000), np.float32) for x in (reference, estimate)]
+    return float(zimtohrli.mos_from_zimtohrli(zimtohrli.Pyohrli().distance(*heard)))
+
+
+@cache
+def _zimtohrli():
+    try:
+        import zimtohrli
+    except ImportError:
+        return None
+    return zimtohrli
+
+
+def frechet_distance(real: Tensor, fake: Tensor) -> float:
+    """Frechet distance of two feature sets (count, features), each seen as a Gaussian; 0 is best.
+
+    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), in float64 (Dowson and Landau 1982; Kilgour et al. 2019 for audio).
+    """
+    if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1] or min(len(real), len(fake)) < 2:
+        raise ValueError(
+            f"features have shapes {tuple(real.shape)} and {tuple(fake.shape)}: expected (count, features)"
+        )
+    real, fake = real.double(), fake.double()
+    first, second = torch.cov(real.T), torch.cov(fake.T)
+    values, vectors = torch.linalg.eigh(first)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    shared = torch.linalg.eigvalsh(root @ second @ root).clamp(min=0).sqrt().sum()
+    distance = (real.mean(0) - fake.mean(0)).square().sum() + first.trace() + second.trace() - 2 * shared
+    return distance.item()
 
 
 def _check_pair(reference: Tensor, estimate: Tensor) -> None:

@@ -58,7 +58,7 @@ def _triangles(sample_rate: int, bands: int, window: int) -> Tensor:
 
 
 def griffin_lim(
-    log_mels: Tensor, samples: int, sample_rate: int, window: int, hop: int, iterations: int = 64, seed: int = 0
+    log_mels: Tensor, samples: int, sample_rate: int, window: int, hop: int, iterations: int = 32
 ) -> Tensor:
     """A waveform (..., samples) whose `log_mel` resembles `log_mels` (..., frames, bands): magnitudes alone, the phase
     guessed (Griffin and Lim 1984, with the momentum of Perraudin et al. 2013).
@@ -72,13 +72,22 @@ def griffin_lim(
     for _ in range(NONNEGATIVE_ITERATIONS):
         power = power * wanted / (power @ filters @ filters.T).clamp(min=FLOOR)
     magnitudes = power.sqrt().reshape(-1, *power.shape[-2:]).transpose(1, 2)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        waveform = functional.griffinlim(
-            magnitudes, hann, window, hop, window, power=1.0, n_iter=iterations, momentum=0.99, length=samples,
-            rand_init=True,
-        )  # fmt: skip
+    waveform = functional.griffinlim(
+        magnitudes, hann, window, hop, window, power=1.0, n_iter=iterations, momentum=0.99, length=samples,
+        rand_init=False,
+    )  # fmt: skip
     return waveform.reshape(*log_mels.shape[:-2], samples)
+
+
+def with_phase_of(waveform: Tensor, log_mels: Tensor, sample_rate: int, window: int, hop: int) -> Tensor:
+    """The waveform (samples,) with its own phase and, in the place of its own magnitudes, those that a log-mel
+    spectrogram (frames, bands) in dB predicts."""
+    filters = mel_filters(sample_rate, log_mels.shape[-1], window).to(log_mels)
+    hann = torch.hann_window(window, device=waveform.device)
+    power = (10 ** (log_mels / 10)) @ (filters / filters.sum(1, keepdim=True).clamp(min=FLOOR)).T * hann.square().sum()
+    spectrum = torch.stft(waveform, window, hop, window=hann, center=True, pad_mode="constant", return_complex=True)
+    changed = torch.polar(power.clamp(min=0).sqrt().T, spectrum.angle())
+    return torch.istft(changed, window, hop, window=hann, center=True, length=len(waveform))
 
 
 def mdct(waveform: Tensor, bins: int) -> Tensor:

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -226,9 +225,3 @@ def save_checkpoint(
     if "fid_mnist" not in scores or scores is min(run.scores, key=lambda row: row["fid_mnist"]):
         checkpoints.save_weights(where.weights, run.average.state_dict(), {"config": asdict(run.config), **scores})
     checkpoints.save_state(where.checkpoint(run.epoch), run.state_dict() | {"data": digits.source})
-
-
-def find_run(profile: str, digits: Digits, root: Path = paths.ROOT) -> paths.ImagePaths:
-    """The run of a profile. One on the packaged sample keeps apart, unless the profile's own is there to be loaded."""
-    where = paths.ImagePaths(profile, root)
-    return where if digits.complete or checkpoints.finished(where) else paths.ImagePaths(f"{profile}-sample", root)

@@ -148,3 +148,32 @@ def test_resampling_keeps_what_both_rates_can_hold():
     assert len(resampled) == RATE
     assert np.abs(resampled - expected)[500:-500].max() < 1e-3
     assert data.resample(low, RATE, RATE) is low
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
+def test_written_sound_is_read_back(tmp_path, suffix):
+    stereo = (
+        np.stack([np.sin(np.arange(8820) / 44_100 * 2 * np.pi * hertz) for hertz in (440, 880)]).astype(np.float32) / 2
+    )
+    data.write_audio(tmp_path / f"sound{suffix}", stereo, 44_100)
+    read, rate = data.read_audio(tmp_path / f"sound{suffix}")
+    assert rate == 44_100 and len(read) == 2
+    lossless = suffix in (".wav", ".flac")
+    assert np.abs(read[:, :8000] - stereo[:, :8000]).mean() < (1e-4 if lossless else 0.5)
+    assert [path.name for path in tmp_path.iterdir()] == [f"sound{suffix}"]
+
+
+def test_peaks_beyond_full_scale_are_clipped_with_a_warning(tmp_path):
+    with pytest.warns(UserWarning, match=r"peaks of 6\.0 dB are clipped"):
+        data.write_audio(tmp_path / "loud.wav", np.full((1, 100), 2.0, np.float32), 22050)
+
+
+def test_excerpts_avoid_silence_while_they_can():
+    stems = torch.zeros(4, 1000)
+    stems[0, 500:] = 0.5
+    tracks = data.Tracks((stems,), ("a",), RATE, "half silent")
+    stream = torch.Generator()
+    assert all(data.draw_excerpt(tracks, 0, 100, stream).any() for _ in range(20))
+    assert not data.draw_excerpt(tracks, 1, 100, stream).any()
+    assert data.draw_excerpt(tracks, 0, 3000, stream).shape == (3000,)
+    assert len(tracks.first(1)) == len(tracks.first(None)) == 1

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 
 from src.audio import data, metrics
@@ -107,3 +108,30 @@ def test_batches_agree_with_single_ones_and_bad_input_is_refused(metric, music):
         metric(music, music[:-1])
     with pytest.raises(ValueError, match="not finite"):
         metric(music, music * math.nan)
+
+
+def test_frechet_distance_is_that_of_scipys_matrix_root():
+    first, second = torch.randn(200, 6), torch.randn(300, 6) @ torch.randn(6, 6) + 1
+    means = [x.double().mean(0).numpy() for x in (first, second)]
+    covariances = [np.cov(x.double().numpy().T) for x in (first, second)]
+    root = scipy.linalg.sqrtm(covariances[0] @ covariances[1]).real
+    expected = ((means[0] - means[1]) ** 2).sum() + np.trace(covariances[0] + covariances[1] - 2 * root)
+    assert metrics.frechet_distance(first, second) == pytest.approx(expected, rel=1e-6)
+    assert metrics.frechet_distance(first, first) == pytest.approx(0, abs=1e-9)
+    assert metrics.frechet_distance(first, first + 2) == pytest.approx(6 * 4, rel=1e-5)
+    with pytest.raises(ValueError, match=r"\(count, features\)"):
+        metrics.frechet_distance(first, second[:, :3])
+
+
+def test_predicted_opinion_is_best_for_the_same_and_falls_with_noise():
+    pytest.importorskip("zimtohrli")
+    sound = (0.3 * torch.sin(torch.arange(22050) / 22050 * 2 * torch.pi * 440)).numpy()
+    noise = torch.randn(22050).numpy()
+    scores = [metrics.zimtohrli_mos(sound, sound + level * noise, 22050) for level in (0.0, 0.01, 0.3)]
+    assert scores[0] == pytest.approx(5, abs=0.1)
+    assert scores[0] > scores[1] > scores[2] >= 1
+
+
+def test_without_its_package_no_opinion_is_made_up(monkeypatch):
+    monkeypatch.setattr(metrics, "_zimtohrli", lambda: None)
+    assert metrics.zimtohrli_mos(np.zeros(100, np.float32), np.zeros(100, np.float32), 22050) is None

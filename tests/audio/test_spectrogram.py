@@ -120,3 +120,13 @@ def test_mel_bandwidths_share_out_all_frequencies():
     spacing = (centres[2:] - centres[:-2]) / 2
     assert widths.sum().item() == pytest.approx(1)
     torch.testing.assert_close(widths[41:-1], spacing[40:] / 11025, rtol=0.1, atol=0)  # the wide bands, least quantised
+
+
+def test_own_phase_with_own_magnitudes_gives_nearly_the_same_sound():
+    """White noise, whose mel says all there is to its power: right phases and expected magnitudes correlate well."""
+    noise = torch.randn(20_000) * 0.1
+    mel = spectrogram.log_mel(noise, RATE, 80, 1024, 256)
+    again = spectrogram.with_phase_of(noise, mel, RATE, 1024, 256)
+    assert again.shape == noise.shape
+    assert torch.corrcoef(torch.stack([noise, again]))[0, 1] > 0.8
+    assert again.square().mean().item() == pytest.approx(0.01, rel=0.3)

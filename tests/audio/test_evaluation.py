@@ -1,0 +1,157 @@
+"""The protocol: what it compares, how it summarises, and that it holds on a small model."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from src import paths
+from src.audio import classifier, evaluation, generate, vae
+from src.audio.data import STEMS, Tracks
+from src.config import AudioConfig, AudioEvaluationConfig, StemClassifierConfig
+
+RATE = 22050
+SMALL = AudioConfig(mel_bands=40, latent_dim=4, mel_channels=4, mel_hidden=16, fine_channels=4)
+
+
+@pytest.fixture(scope="module")
+def model() -> vae.StemVAE:
+    torch.manual_seed(1)
+    model = vae.StemVAE(SMALL).eval()
+    for parameter in model.fine.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.1)
+    return model
+
+
+@pytest.fixture(scope="module")
+def tracks() -> Tracks:
+    torch.manual_seed(2)
+    loudness = torch.tensor([0.3, 0.1, 0.2, 0.05])[:, None]
+    return Tracks(tuple(torch.randn(4, 3 * RATE + 500) * loudness for _ in range(3)), ("a", "b", "c"), RATE, "noise")
+
+
+def test_rows_are_summarised_by_medians_and_counts_by_sums():
+    rows = [
+        {"sdr_museval_db": value, "windows": 3, "windows_skipped": 1, "rate_kbit_s": value} for value in (1.0, 2.0, 9.0)
+    ]
+    rows[1]["sdr_museval_db"] = math.nan
+    summary = evaluation.summarise(rows)
+    assert summary["sdr_museval_db"] == 5.0
+    assert (summary["tracks"], summary["windows"], summary["windows_skipped"]) == (3, 9, 3)
+    assert summary["rate_kbit_s"] == 2.0 and summary["rate_mean_kbit_s"] == 4.0
+    assert evaluation.summarise([{"sdr_museval_db": math.nan}])["sdr_museval_db"] is None
+
+
+def test_rates_are_compared_at_equal_sdr():
+    ours = [{"sdr_museval_db": x, "rate_kbit_s": x / 2} for x in (10.0, 20.0)]
+    theirs = [{"sdr_museval_db": x, "rate_kbit_s": x} for x in (11.0, 13.0, 19.0)]
+    assert evaluation.compare(ours, theirs, 12.0) == {
+        "sdr_db": 12.0, "rate_kbit_s": 6.0, "closed_form_rate_kbit_s": 12.0, "saved": 0.5
+    }  # fmt: skip
+
+
+def test_closed_form_keeps_the_mel_and_drops_what_was_learned(model):
+    simple = evaluation.closed_form(model)
+    for name, parameter in model.mel.named_parameters():
+        assert torch.equal(parameter, simple.mel.get_parameter(name))
+    untrained = vae.FineVAE(16, 4, RATE)
+    simple.fine[0].position = untrained.position
+    coefficients, log_variance = torch.randn(1, 10, 16), torch.full((1, 10, 16), 2.0)
+    noise = torch.randn(1, 10, 16)
+    with torch.no_grad():
+        expected = untrained(coefficients, log_variance, noise)
+        said = simple.fine[0](coefficients, log_variance, noise)
+    torch.testing.assert_close(said.divergence, expected.divergence)
+    assert any(p.abs().sum() > 0 for head in ("noise", "gain") for p in getattr(model.fine[0], head).parameters())
+
+
+def test_judge_ranks_alike_every_time_and_shows_its_example(model, tracks, tmp_path):
+    judge = evaluation.Judge(tracks)
+    first = judge.rank(model)
+    torch.manual_seed(77)
+    assert judge.rank(model) == first
+    assert set(first) == {"objective_kbit_s", *STEMS}
+    where = paths.AudioPaths("trial", tmp_path)
+    judge.illustrate(model, where, 5)
+    assert where.spectrogram(5).is_file()
+    assert all(where.reconstruction(5, stem).is_file() for stem in STEMS)
+
+
+def test_silent_stems_are_left_out(tracks):
+    quiet = replace(tracks, waveforms=(*tracks.waveforms[:2], torch.zeros(4, 9000)))
+    assert len(evaluation.audible(quiet, 0)) == 2
+
+
+def test_baselines_are_what_their_names_say(model, tracks):
+    heard = evaluation.audible(tracks, 1)
+    rows = evaluation.measure_baselines(model, heard, "bass")
+    assert rows["silence"]["sdr_global_db"] == 0 and rows["silence"]["sdr_museval_db"] is None
+    # A quarter of white noise's spectrum holds a quarter of its power.
+    assert rows["low_pass"]["sdr_global_db"] == pytest.approx(-10 * math.log10(0.75), abs=0.1)
+    # Right magnitudes and a random phase: the expected SNR is -3 dB.
+    assert rows["griffin_lim_true_mel"]["sdr_global_db"] < 0
+    assert rows["oracle_phase"]["sdr_global_db"] > rows["griffin_lim_decoded_mel"]["sdr_global_db"]
+
+
+def test_scores_of_one_waveform_do_not_depend_on_the_threads(model, tracks):
+    heard = evaluation.audible(tracks, 2)
+    before = torch.get_num_threads()
+    first, again = (evaluation.measure(model, heard, "other", 15.0) for _ in range(2))
+    assert first == again
+    assert torch.get_num_threads() == before
+
+
+def test_the_whole_protocol_on_a_small_model(model, tracks, monkeypatch):
+    monkeypatch.setattr(evaluation, "load_musdb18", lambda split, rate: replace(tracks, sample_rate=rate))
+    untrained = classifier.StemClassifier(StemClassifierConfig(width=2)).eval()
+    monkeypatch.setattr(classifier, "load_classifier", lambda: untrained)
+    config = AudioEvaluationConfig(
+        curve_sdr_db=(8.0, 14.0), heard_sdr_db=(8.0,), equal_sdr_db=(10.0,), generated=2, tracks=1
+    )
+    measured = evaluation.evaluate(model, config)
+    checkpoints_ready = {"protocol", "final", "curve", "closed_form", "equal_sdr", "perceptual", "baselines",
+                         "resampled", "generated", "speed"}  # fmt: skip
+    assert set(measured) == checkpoints_ready
+    assert measured["protocol"]["tracks"] == 1
+    for stem in STEMS:
+        assert [row["fill"] for row in measured["perceptual"][stem]] == [0.0, config.fill]
+        curve = measured["curve"][stem]
+        assert curve[0]["rate_kbit_s"] < curve[1]["rate_kbit_s"]
+        assert measured["speed"][stem] > 0
+    assert measured["generated"]["count"] == 8
+
+
+def test_classifier_tells_noises_of_unlike_colour_apart_and_is_published_whole(tmp_path):
+    spectra = torch.linspace(0, 1, 2 * RATE + 1)
+    shapes = [torch.exp(-((spectra - centre) ** 2) / 0.005) for centre in (0.1, 0.3, 0.5, 0.8)]
+
+    def stem(shape: torch.Tensor) -> torch.Tensor:
+        sound = torch.fft.irfft(torch.fft.rfft(torch.randn(4 * RATE)) * shape)
+        return sound / sound.std() * 0.1
+
+    tracks = Tracks(tuple(torch.stack([stem(s) for s in shapes]) for _ in range(2)), ("a", "b"), RATE, "noise")
+    config = StemClassifierConfig(width=2, steps=40, batch_size=8, learning_rate=1e-2)
+    network = classifier.train(config, tracks, progress=False)
+    assert classifier.accuracy(network, tracks) == 1.0
+    classifier.publish(network, config, {"data": "noise"}, tmp_path / "classifier.safetensors")
+    again = classifier.load_classifier(tmp_path / "classifier.safetensors")
+    waveforms = classifier.excerpts(tracks, 0)
+    assert waveforms.shape == (2, 3 * RATE)
+    for ours, theirs in zip(
+        classifier.describe(network, waveforms), classifier.describe(again, waveforms), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+    with pytest.raises(ValueError, match="training mode"):
+        classifier.describe(network.train(), waveforms)
+
+
+def test_generated_sound_can_be_shown_and_heard(model):
+    from src.audio import show
+
+    waveform = generate.generate(model, "drums", 1, 0.5)[0]
+    assert "data:audio/mpeg;base64," in show.player("drums", waveform, RATE)
+    assert "turned down by 6.0 dB" in show.player("loud", np.full(RATE, 2.0, np.float32), RATE)
+    figure = show.spectrograms({"a": np.zeros((10, 40), np.float32), "b": np.ones((20, 40), np.float32)}, SMALL)
+    assert [axes.get_title() for axes in figure.axes[:2]] == ["a", "b"]

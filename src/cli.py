@@ -69,6 +69,8 @@ def find_data(_: argparse.Namespace) -> None:
     for found, folder in ((digits, paths.MNIST), (tracks, paths.MUSDB18)):
         if found.complete:
             print(f"{found.source} is in {paths.relative(folder)}")
+    examples = audio_data.write_examples(tracks)
+    print(f"{len(examples)} stems to try things on are in {paths.relative(examples[0].parent)}")
 
 
 def image_train(options: argparse.Namespace) -> None:

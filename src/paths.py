@@ -7,6 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 MNIST = ROOT / "data" / "MNIST" / "raw"
 MUSDB18 = ROOT / "data" / "MUSDB18"
+MUSDB18_EXAMPLES = ROOT / "data" / "MUSDB18_examples"
 MUSDB18_CACHE = ROOT / "data" / "MUSDB18_decoded"
 RESULTS = ROOT / "RESULTS.md"
 

@@ -27,6 +27,7 @@ SPLITS = ("train", "validation", "test")
 COUNTS = {"train": (80, 86), "validation": (14,), "test": (50,)}  # tracks: 7-second excerpts, full data set
 EXCERPT_SECONDS = 8  # shorter tracks are the 7-second excerpts
 SUFFIX = ".stem.mp4"
+EXAMPLE = "The Easton Ellises - Falcon 69"  # of the test set, the track that stempeg packages (CC BY-NC-SA)
 SILENCE = 1e-6  # mean power below which an excerpt has nothing to teach: -60 dB
 TRIES = 20  # to find an excerpt that is not silent
 WRITABLE = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3"}
@@ -139,7 +140,7 @@ def ensure_ffmpeg() -> None:
 
 
 def packaged_track() -> Path:
-    """The one track that stempeg ships: The Easton Ellises - Falcon 69, of the test set (CC BY-NC-SA)."""
+    """The one track that stempeg ships: `EXAMPLE`."""
     ensure_ffmpeg()
     import stempeg  # here, since importing it demands ffmpeg
 
@@ -198,6 +199,15 @@ def read_audio(path: Path, stream: int = 0) -> tuple[np.ndarray, int]:
     if not frames:
         raise DataError(f"{paths.relative(path)} holds no sound")
     return np.concatenate(frames, axis=1), rate
+
+
+def write_examples(tracks: Tracks, folder: Path = paths.MUSDB18_EXAMPLES) -> list[Path]:
+    """Write the stems of the test track `EXAMPLE` as WAV files, to try `reconstruct` on."""
+    stems = tracks.waveforms[tracks.names.index(EXAMPLE)]
+    written = [folder / f"{EXAMPLE} - {stem}.wav" for stem in STEMS]
+    for path, waveform in zip(written, stems, strict=True):
+        write_audio(path, waveform[None].numpy(), tracks.sample_rate)
+    return written
 
 
 def write_audio(path: Path, waveform: np.ndarray, rate: int) -> None:

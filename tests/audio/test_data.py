@@ -177,3 +177,10 @@ def test_excerpts_avoid_silence_while_they_can():
     assert not data.draw_excerpt(tracks, 1, 100, stream).any()
     assert data.draw_excerpt(tracks, 0, 3000, stream).shape == (3000,)
     assert len(tracks.first(1)) == len(tracks.first(None)) == 1
+
+
+def test_examples_are_the_stems_of_one_song(tmp_path):
+    tracks = data.Tracks((torch.full((4, 500), 0.25),), (data.EXAMPLE,), RATE, "stempeg sample")
+    written = data.write_examples(tracks, tmp_path)
+    assert [path.name for path in written] == [f"{data.EXAMPLE} - {stem}.wav" for stem in data.STEMS]
+    assert np.allclose(data.read_audio(written[0])[0], 0.25, atol=1e-4)

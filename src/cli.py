@@ -438,7 +438,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--distortion", type=float, help="noise to aim for, in dB above the sound, e.g. -12 (default: recorded point)"
     )
     command.add_argument(
-        "--fill", type=float, default=0.0, help="share of lost variance made up with noise, 0 to 1 (default: 0)"
+        "--fill", type=float, default=0.0, help="amplitude of the noise put where sound is lost, 0 to 1 (default: 0)"
     )
     command.add_argument("--mean", action="store_true", help="the posteriors' means, not samples from them")
     command.add_argument("--seed", type=int, default=0, help="of the latents' noise (default: 0)")

@@ -6,10 +6,11 @@ from string import Template
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
 
 from src import checkpoints, paths
+from src.config import STEMS
 
 TEMPLATE = Path(__file__).with_name("results.md.template")
 
@@ -205,7 +206,6 @@ def protocol_text(metrics: dict) -> str:
 
 # --- tables of the audio half ---
 
-STEMS = ("drums", "bass", "other", "vocals")
 FINAL_ROWS = (  # key in the JSON, name, unit, decimals
     ("sdr_museval_db", "SDR (BSS Eval v4)", "dB", 2),
     ("rate_kbit_s", "rate of both latents", "kbit/s", 2),
@@ -253,6 +253,7 @@ def audio_values(where: paths.AudioPaths) -> dict[str, str | int]:
         audio_processor=training["machine"]["processor"],
         audio_threads=training["machine"]["threads"],
         audio_precision=training["machine"]["training_precision"],
+        audio_speed_threads=protocol["machine"]["threads"],
         audio_speed=", ".join(f"{stem} {speeds[stem]:.0f}" for stem in STEMS),
         audio_claims=claims_table(metrics),
         audio_protocol=audio_protocol_text(metrics),
@@ -278,13 +279,19 @@ def equal_table(metrics: dict) -> str:
     rows = []
     for position, first in enumerate(metrics["equal_sdr"][STEMS[0]]):
         cells = [metrics["equal_sdr"][stem][position] for stem in STEMS]
-        shown = [f"{c['rate_kbit_s']:.2f} / {c['closed_form_rate_kbit_s']:.2f} ({-c['saved']:+.0%})" for c in cells]
+        shown = [
+            f"{c['rate_kbit_s']:.2f} / {c['closed_form_rate_kbit_s']:.2f} ({-c['saved']:+.0%})"
+            if c["saved"] is not None
+            else "beyond the curve"
+            for c in cells
+        ]
         rows.append([f"{first['sdr_db']:g} dB", *shown])
     return table(["SDR (BSS Eval v4)", *STEMS], rows)
 
 
 def mean_saving(metrics: dict) -> float:
-    return float(np.mean([row["saved"] for stem in STEMS for row in metrics["equal_sdr"][stem]]))
+    saved = [row["saved"] for stem in STEMS for row in metrics["equal_sdr"][stem] if row["saved"] is not None]
+    return float(np.mean(saved))
 
 
 def perceptual_table(metrics: dict) -> str:
@@ -330,8 +337,8 @@ def resampled_table(metrics: dict) -> str:
 def generated_table(metrics: dict) -> str:
     names = {
         "generated": "drawn from the prior of `z_mel`, Griffin-Lim",
-        "real_through_griffin_lim": "real test excerpts through Griffin-Lim",
-        "real_training_excerpts": "real training excerpts (floor)",
+        "real_through_griffin_lim": "real excerpts of other test tracks, through Griffin-Lim",
+        "real": "real excerpts of other test tracks (floor)",
     }
     rows = []
     for key, name in names.items():
@@ -412,7 +419,7 @@ def rate_distortion(metrics: dict) -> Figure:
                 final["rate_kbit_s"], final["sdr_museval_db"], "*", color=GREY, markersize=15, label="recorded point"
             )
             axes.set(title=stem, xlabel="rate (kbit/s)", ylabel="SDR, BSS Eval v4 (dB)", xlim=(0, None))
-            axes.legend(loc="lower right")
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
 
@@ -422,6 +429,7 @@ def objective_curves(losses: list[dict]) -> Figure:
         "fine_rate": ("rate of z_fine", BLUE, "-"),
         "distortion": ("distortion / 2D", ORANGE, "--"),
         "mel_rate": ("rate of z_mel", GREEN, "-."),
+        "mel_likelihood": ("error of the mel, weighted", GREY, ":"),
     }
     epochs = [row["epoch"] for row in losses]
     with matplotlib.rc_context(STYLE):
@@ -431,8 +439,9 @@ def objective_curves(losses: list[dict]) -> Figure:
             for key, (name, colour, style) in parts.items():
                 axes.plot(epochs, [row[stem][key] for row in losses], style, color=colour, label=name)
             axes.set(title=stem, xlabel="epoch", ylim=(0, None))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         panels[0].set_ylabel("kbit/s")
-        panels[-1].legend(fontsize=10)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 
 

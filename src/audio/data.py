@@ -21,8 +21,8 @@ from torch.nn.functional import pad
 from tqdm.auto import tqdm
 
 from src import checkpoints, paths
+from src.config import STEMS
 
-STEMS = ("drums", "bass", "other", "vocals")  # in the order of a .stem.mp4, where they follow the mixture
 SPLITS = ("train", "validation", "test")
 COUNTS = {"train": (80, 86), "validation": (14,), "test": (50,)}  # tracks: 7-second excerpts, full data set
 EXCERPT_SECONDS = 8  # shorter tracks are the 7-second excerpts
@@ -149,8 +149,10 @@ def packaged_track() -> Path:
 
 def _decoded(files: dict[str, Path], split: str, sample_rate: int) -> Iterator[np.ndarray]:
     """Stems of each track, from the cache where they were decoded before."""
-    for name, path in tqdm(files.items(), desc=f"MUSDB18 {split}", unit="track", leave=False):
-        cached = paths.MUSDB18_CACHE / str(sample_rate) / split / f"{name}_{path.stat().st_size}.npy"
+    folder = paths.MUSDB18_CACHE / str(sample_rate) / split
+    places = {path: folder / f"{name}_{path.stat().st_size}.npy" for name, path in files.items()}
+    known = all(cached.is_file() for cached in places.values())
+    for path, cached in tqdm(places.items(), desc=f"MUSDB18 {split}", unit="track", leave=False, disable=known):
         if not cached.is_file():
             stems = decode_stems(path, sample_rate)
             checkpoints.write_atomically(cached, lambda temporary, stems=stems: _save_array(temporary, stems))
@@ -212,13 +214,22 @@ def write_examples(tracks: Tracks, folder: Path = paths.MUSDB18_EXAMPLES) -> lis
 
 def write_audio(path: Path, waveform: np.ndarray, rate: int) -> None:
     """Write sound (channels, samples) with full scale 1 at `rate` Hz, in the format of the path's suffix, one of
-    `WRITABLE`; atomically. WAV and FLAC have 16 bits: what exceeds full scale is clipped, with a warning."""
+    `WRITABLE`; atomically. WAV and FLAC have 16 bits: what exceeds full scale is clipped, with a warning.
+
+    Raises:
+        DataError: where the format knows no such sample rate or number of channels.
+    """
     loudest = float(np.abs(waveform).max(initial=0))
     if loudest > 1:
         warnings.warn(f"{paths.relative(path)}: peaks of {20 * np.log10(loudest):.1f} dB are clipped", stacklevel=2)
     form = WRITABLE[path.suffix.lower()]
     frames = np.clip(waveform, -1, 1).T
-    checkpoints.write_atomically(path, lambda temporary: soundfile.write(temporary, frames, rate, format=form))
+    try:
+        checkpoints.write_atomically(path, lambda temporary: soundfile.write(temporary, frames, rate, format=form))
+    except soundfile.LibsndfileError as error:
+        raise DataError(
+            f"{paths.relative(path)}: {form} cannot hold {len(waveform)} channels at {rate} Hz: write WAV or FLAC"
+        ) from error
 
 
 def resample(waveform: np.ndarray, rate: int, wanted: int) -> np.ndarray:

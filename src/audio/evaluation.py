@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -15,14 +16,13 @@ from src import paths, runtime
 from src.audio import classifier as stem_classifier
 from src.audio import generate, metrics, show, spectrogram, vae
 from src.audio.data import SILENCE, STEMS, Tracks, load_musdb18, resample, write_audio
-from src.audio.training import NATS_PER_KBIT
 from src.config import OPERATING_SDR_DB, AudioEvaluationConfig
 
 CHECKPOINT_SDRS_DB = (12.0, 18.2)  # at which checkpoints are compared
 # Shown at every checkpoint: of the validation tracks, one with all four stems that may be passed on (CC BY-NC-SA 4.0,
 # from MedleyDB).
-EXAMPLE = "Alexander Ross - Goodbye Bolero"
-EXAMPLE_SECONDS = 4.0
+CHECKPOINT_EXAMPLE = "Alexander Ross - Goodbye Bolero"
+CHECKPOINT_SECONDS = 4.0
 
 Row = dict[str, float]
 Scores = dict[str, float | int | None]
@@ -32,8 +32,8 @@ class Judge:
     """Compares checkpoints on the validation tracks: always the same sound, water levels and noise."""
 
     def __init__(self, tracks: Tracks):
-        named = EXAMPLE if EXAMPLE in tracks.names else tracks.names[0]
-        samples = int(EXAMPLE_SECONDS * tracks.sample_rate)
+        named = CHECKPOINT_EXAMPLE if CHECKPOINT_EXAMPLE in tracks.names else tracks.names[0]
+        samples = int(CHECKPOINT_SECONDS * tracks.sample_rate)
         self.example = tracks.waveforms[tracks.names.index(named)][:, :samples]
         shortest = min(stems.shape[1] for stems in tracks.waveforms)
         self.stems = [torch.stack([stems[stem, :shortest] for stems in tracks.waveforms]) for stem in range(len(STEMS))]
@@ -46,8 +46,8 @@ class Judge:
         scores, total = {}, 0.0
         for stem, name in enumerate(STEMS):
             heard = self.stems[stem]
-            waveforms = heard[heard.square().mean(1) > metrics.SILENCE].to(where)
-            kbit = waveforms.shape[1] / model.config.sample_rate * NATS_PER_KBIT
+            waveforms = heard[heard.square().mean(1) > SILENCE].to(where)
+            kbit = waveforms.shape[1] / model.config.sample_rate * vae.NATS_PER_KBIT
             for sdr_db in CHECKPOINT_SDRS_DB:
                 wanted = torch.full((len(waveforms),), sdr_db, device=where)
                 with torch.random.fork_rng(devices=[]):
@@ -59,7 +59,7 @@ class Judge:
             scores[name] = {
                 "rate_kbit_s": _median(rate.tolist()),
                 "mel_rate_kbit_s": _median((coded.mel_divergence.sum(1) / kbit).tolist()),
-                "sdr_global_db": _median(metrics.sdr_global(waveforms, decoded).tolist()),
+                "sdr_global_db": _median(metrics.sdr_global(waveforms.cpu(), decoded.cpu()).tolist()),
                 "mel_error_db": _median(metrics.log_mel_error(coded.log_mel, coded.decoded_mel).tolist()),
             }
         return {"objective_kbit_s": round(total / len(STEMS) / len(CHECKPOINT_SDRS_DB), 4), **scores}
@@ -87,7 +87,7 @@ def evaluate(model: vae.StemVAE, config: AudioEvaluationConfig, split: str = "te
     """Everything that RESULTS.md says of a model: `protocol`, and stem by stem `final` (the operating point), `curve`,
     `closed_form`, `equal_sdr`, `perceptual`, `baselines`; then `resampled`, `generated` and `speed`."""
     tracks = load_musdb18(split, model.config.sample_rate).first(config.tracks)
-    measured = {"protocol": describe_protocol(config, tracks, split)}
+    measured = {"protocol": describe_protocol(config, tracks, split), "calibration": calibrate(model, config)}
     parts = ("final", "curve", "closed_form", "equal_sdr", "perceptual", "baselines")
     measured |= {part: {} for part in parts}
     simple = closed_form(model)
@@ -95,21 +95,39 @@ def evaluate(model: vae.StemVAE, config: AudioEvaluationConfig, split: str = "te
         heard = audible(tracks, stem)
         operating = OPERATING_SDR_DB[stem]
         measured["final"][name] = measure(model, heard, name, operating)
-        measured["curve"][name] = [measure(model, heard, name, sdr_db) for sdr_db in config.curve_sdr_db]
+        measured["curve"][name] = [
+            measure(model, heard, name, sdr_db, listen=sdr_db in config.heard_sdr_db) for sdr_db in config.curve_sdr_db
+        ]
         measured["closed_form"][name] = [measure(simple, heard, name, sdr_db) for sdr_db in config.curve_sdr_db]
         measured["equal_sdr"][name] = [
             compare(measured["curve"][name], measured["closed_form"][name], sdr_db) for sdr_db in config.equal_sdr_db
         ]
         measured["perceptual"][name] = [
-            measure(model, heard, name, sdr_db, fill, listen=True)
-            for sdr_db in config.heard_sdr_db
-            for fill in (0.0, config.fill)
+            row
+            for plain in measured["curve"][name]
+            if plain["asked_sdr_db"] in config.heard_sdr_db
+            for row in (plain, measure(model, heard, name, plain["asked_sdr_db"], config.fill, listen=True))
         ]
         measured["baselines"][name] = measure_baselines(model, heard, name)
     measured["resampled"] = measure_resampled(model, load_musdb18(split, 44_100).first(config.tracks))
     measured["generated"] = measure_generated(model, config, tracks)
     measured["speed"] = measure_speed(model, tracks)
     return measured
+
+
+def calibrate(model: vae.StemVAE, config: AudioEvaluationConfig) -> dict[str, dict[str, list[Scores]]]:
+    """What the operating points and `fill` are chosen by: scores on the validation tracks."""
+    tracks = load_musdb18("validation", model.config.sample_rate).first(config.tracks)
+    return {
+        name: {
+            "sdr": [measure(model, audible(tracks, stem), name, sdr_db) for sdr_db in config.calibration_sdr_db],
+            "fill": [
+                measure(model, audible(tracks, stem), name, config.heard_sdr_db[0], fill, listen=True)
+                for fill in config.calibration_fills
+            ],
+        }
+        for stem, name in enumerate(STEMS)
+    }
 
 
 def describe_protocol(config: AudioEvaluationConfig, tracks: Tracks, split: str) -> dict:
@@ -173,7 +191,7 @@ def score(reference: Tensor, estimate: Tensor, sample_rate: int, listen: bool) -
     """Every metric of one regenerated waveform (samples,); the predicted opinion score only where asked for."""
     windows = metrics.sdr_museval(reference, estimate, sample_rate)
     row = {
-        "sdr_museval_db": windows.nanmedian().item(),
+        "sdr_museval_db": metrics.median(windows),
         "windows": len(windows),
         "windows_skipped": int(windows.isnan().sum()),
         "sdr_global_db": metrics.sdr_global(reference, estimate).item(),
@@ -204,22 +222,28 @@ def summarise(rows: list[Row]) -> Scores:
 
 
 def compare(curve: list[Scores], other: list[Scores], sdr_db: float) -> Row:
-    """Rates in kbit/s of two curves at one SDR, linearly between the measured points, and the share saved."""
-    ours, theirs = (
-        float(np.interp(sdr_db, [row["sdr_museval_db"] for row in rows], [row["rate_kbit_s"] for row in rows]))
-        for rows in (curve, other)
-    )
-    return {"sdr_db": sdr_db, "rate_kbit_s": round(ours, 4), "closed_form_rate_kbit_s": round(theirs, 4),
-            "saved": round(1 - ours / theirs, 4)}  # fmt: skip
+    """Rates in kbit/s of two curves at one SDR, linearly between the measured points, and the share saved; None where
+    a curve does not reach that SDR."""
+    ours, theirs = (rate_at(sdr_db, rows) for rows in (curve, other))
+    saved = None if ours is None or theirs is None else round(1 - ours / theirs, 4)
+    return {"sdr_db": sdr_db, "rate_kbit_s": ours, "closed_form_rate_kbit_s": theirs, "saved": saved}
+
+
+def rate_at(sdr_db: float, curve: list[Scores]) -> float | None:
+    ratios, rates = ([row[key] for row in curve] for key in ("sdr_museval_db", "rate_kbit_s"))
+    return round(float(np.interp(sdr_db, ratios, rates)), 4) if ratios[0] <= sdr_db <= ratios[-1] else None
 
 
 def measure_baselines(model: vae.StemVAE, heard: list[Tensor], stem: str) -> dict[str, Scores]:
     """What the model's scores are to be seen beside, each named for what it is."""
     config = model.config
     sdr_db = OPERATING_SDR_DB[STEMS.index(stem)]
+    form = (config.sample_rate, config.mel_window, config.mel_hop)
 
-    def silence(reference: Tensor) -> Tensor:
-        return torch.zeros_like(reference)
+    @cache
+    def decoded_mel(reference: Tensor) -> Tensor:
+        result = generate.reconstruct(model, reference.numpy(), config.sample_rate, stem, -sdr_db)
+        return torch.from_numpy(result.decoded_mel)
 
     def low_pass(reference: Tensor) -> Tensor:
         bins = config.mdct_bins[STEMS.index(stem)]
@@ -227,23 +251,12 @@ def measure_baselines(model: vae.StemVAE, heard: list[Tensor], stem: str) -> dic
         coefficients[..., bins // 4 :] = 0
         return spectrogram.imdct(coefficients, len(reference))
 
-    def decoded_mel(reference: Tensor) -> Tensor:
-        result = generate.reconstruct(model, reference.numpy(), config.sample_rate, stem, -sdr_db)
-        return torch.from_numpy(result.decoded_mel)
-
-    def oracle_phase(reference: Tensor) -> Tensor:
-        return spectrogram.with_phase_of(reference, decoded_mel(reference), config.sample_rate, config.mel_window,
-                                         config.mel_hop)  # fmt: skip
-
-    def griffin_lim(log_mel: Tensor, samples: int) -> Tensor:
-        return spectrogram.griffin_lim(log_mel, samples, config.sample_rate, config.mel_window, config.mel_hop)
-
     makers = {
-        "silence": silence,
+        "silence": torch.zeros_like,
         "low_pass": low_pass,
-        "griffin_lim_true_mel": lambda x: griffin_lim(model.log_mel(x[None])[0], len(x)),
-        "griffin_lim_decoded_mel": lambda x: griffin_lim(decoded_mel(x), len(x)),
-        "oracle_phase": oracle_phase,
+        "griffin_lim_true_mel": lambda x: spectrogram.griffin_lim(model.log_mel(x[None])[0], len(x), *form),
+        "griffin_lim_decoded_mel": lambda x: spectrogram.griffin_lim(decoded_mel(x), len(x), *form),
+        "oracle_phase": lambda x: spectrogram.with_phase_of(x, decoded_mel(x), *form),
     }
     measured = {}
     for name, make in makers.items():
@@ -265,7 +278,7 @@ def measure_resampled(model: vae.StemVAE, tracks: Tracks) -> dict[str, Scores]:
             result = generate.reconstruct(model, reference.numpy(), sample_rate, name, -OPERATING_SDR_DB[stem])
             there = resample(reference.numpy(), sample_rate, model.config.sample_rate)
             back = generate.fit(resample(there, model.config.sample_rate, sample_rate), len(reference))
-            alone = metrics.sdr_museval(reference, torch.from_numpy(back), sample_rate).nanmedian().item()
+            alone = metrics.median(metrics.sdr_museval(reference, torch.from_numpy(back), sample_rate))
             row = score(reference, torch.from_numpy(result.waveform), sample_rate, listen=False)
             return {"rate_kbit_s": result.rate, "resampling_alone_sdr_museval_db": alone} | row
 
@@ -278,34 +291,34 @@ def measure_resampled(model: vae.StemVAE, tracks: Tracks) -> dict[str, Scores]:
 
 def measure_generated(model: vae.StemVAE, config: AudioEvaluationConfig, tracks: Tracks) -> dict:
     """How the stem classifier hears sound drawn from the prior: the share it names as was asked for, and the Frechet
-    distance of its features from those of real test excerpts. Beside it the floor, as many real training excerpts, and
-    real test excerpts whose phase Griffin-Lim found, which is how the generated ones are made audible."""
+    distance of its features from those of real excerpts of every second track. Beside it as many excerpts of the other
+    tracks, as they are (the floor) and with a phase found by Griffin-Lim, which is how generated ones are made audible.
+    """
     judge = stem_classifier.load_classifier()
     seconds = stem_classifier.SECONDS
-    train = load_musdb18("train", tracks.sample_rate)
-    real = [stem_classifier.excerpts(tracks, stem) for stem in range(len(STEMS))]
     stream = runtime.random_stream(config.seed)
+    halves = [replace(tracks, waveforms=part) for part in (tracks.waveforms[::2], tracks.waveforms[1::2])]
+    reference, real = ([stem_classifier.excerpts(half, stem) for stem in range(len(STEMS))] for half in halves)
+    real = [_some(part, config.generated, stream) for part in real]
     drawn = {
         "generated": [
             torch.from_numpy(generate.generate(model, stem, config.generated, seconds, config.seed)) for stem in STEMS
         ],
-        "real_training_excerpts": [
-            _some(stem_classifier.excerpts(train, stem), config.generated, stream) for stem in range(len(STEMS))
-        ],
+        "real": real,
         "real_through_griffin_lim": [
-            torch.from_numpy(generate.make_audible(model, model.log_mel(some), some.shape[1]))
-            for some in (_some(part, config.generated, stream) for part in real)
+            torch.from_numpy(generate.make_audible(model, model.log_mel(part), part.shape[1])) for part in real
         ],
     }
-    reference, _ = stem_classifier.describe(judge, torch.cat(real))
+    known, _ = stem_classifier.describe(judge, torch.cat(reference))
     measured = {"seconds": seconds, "count": config.generated * len(STEMS)}
     for name, parts in drawn.items():
         described = [stem_classifier.describe(judge, part) for part in parts]
         shares = [(logits.argmax(1) == stem).double().mean().item() for stem, (_, logits) in enumerate(described)]
         measured[name] = {
+            "count": sum(map(len, parts)),
             "recognised": round(sum(shares) / len(shares), 4),
             "recognised_by_stem": dict(zip(STEMS, (round(share, 4) for share in shares), strict=True)),
-            "frechet_distance": round(metrics.frechet_distance(reference, torch.cat([f for f, _ in described])), 4),
+            "frechet_distance": round(metrics.frechet_distance(known, torch.cat([f for f, _ in described])), 4),
         }
     return measured
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
+from torch.nn.functional import one_hot, pad
 
 from src import checkpoints, paths, runtime
 from src.audio import spectrogram, vae
@@ -17,7 +17,7 @@ from src.config import OPERATING_SDR_DB, AudioConfig
 
 PIECE = 2**19  # samples coded at once: 24 s, a few hundred MB
 UNIT = 2**13  # samples, a multiple of every frame: pieces begin and end on multiples of it, and noise is drawn for each
-BEFORE, AFTER = 2**17, 2**15  # samples around a piece that can have an influence on it, and more
+AFTER = 2**15  # samples behind a piece that can have an influence on it, and more
 TRIAL = 2**17  # samples on which an unnamed stem is guessed
 
 
@@ -69,8 +69,8 @@ def reconstruct(
     `stem`: the instrument, one of `STEMS`; None takes the one that describes the sound at least cost.
     `distortion`: where on the rate-distortion curve, as the ratio in dB of the noise to the sound that reverse
     water-filling aims for, e.g. -12; None is the recorded operating point of the stem.
-    `fill`: share, from 0 to 1, of the variance lost below the water level that is made up with noise: 0 is the least
-    distortion, 1 sounds fullest.
+    `fill`: amplitude, from 0 to 1, of the noise that makes up for the variance that the estimate lacks, most of it
+    below the water level: 0 is the least distortion, 1 restores the whole variance.
     `sampled`: whether latents are drawn from their posteriors, as the rate supposes, or are the posteriors' means,
     which carry more than that rate.
 
@@ -92,6 +92,7 @@ def reconstruct(
         raise ValueError(f"distortion is {distortion} dB: it must lie between -60 and 0")
     ours = model.config.sample_rate
     channels = torch.from_numpy(np.stack([resample(channel, sample_rate, ours) for channel in sound]))
+    channels = pad(channels, (0, max(0, 1 - channels.shape[1])))
     stem = stem or guess_stem(model, channels, seed)
     sdr_db = OPERATING_SDR_DB[STEMS.index(stem)] if distortion is None else -distortion
     level = find_level(model, channels, sdr_db)
@@ -105,7 +106,7 @@ def reconstruct(
         mels.append(piece.decoded_mel)
     mel = torch.cat(mels, dim=1).numpy()
     back = np.stack([fit(resample(channel, ours, sample_rate), sound.shape[1]) for channel in decoded.numpy()])
-    kbit_s = 1 / (math.log(2) * 1000 * sound.shape[1] / sample_rate)
+    kbit_s = 1 / (vae.NATS_PER_KBIT * sound.shape[1] / sample_rate)
     return Reconstruction(
         back.reshape(np.shape(waveform)),
         (mel_nats + fine_nats) * kbit_s,
@@ -147,20 +148,28 @@ def code(
     samples = channels.shape[1]
     config, where = model.config, level.device
     bins, stride = config.mdct_bins[stem], config.mel_hop * vae.STRIDE
+    # What can have an influence: the frames that the prior of z_fine reads, on a mel whose latents' prior reaches back.
+    before = -(-((vae.MEMORY + 8) * bins + (vae.CausalPrior.REACH + 23) * stride) // UNIT) * UNIT
     for begin in range(0, samples, piece):
         end = min(begin + piece, samples)
-        first, last = max(0, begin - BEFORE), min(samples, end + AFTER)
+        first, last = max(0, begin - before), min(samples, end + AFTER)
         part = channels[:, first:last].to(where)
         latents = math.ceil((part.shape[1] // config.mel_hop + 1) / vae.STRIDE)
         frames = math.ceil(part.shape[1] / bins) + 1
-        shapes = ((latents, config.latent_dim, stride), (frames, bins, bins), (frames, bins, bins))
-        draws = [
-            torch.stack([_noise(seed, 3 * channel + kind, first, *shape) for channel in range(len(channels))]).to(where)
-            for kind, shape in enumerate(shapes)
-        ]
-        posterior_noise = (draws[0], draws[1]) if sampled else (torch.zeros_like(draws[0]), torch.zeros_like(draws[1]))
-        coded = model(part, stem, level, posterior_noise)
-        decoded = coded.coefficients + fill * coded.missing.sqrt() * draws[2]
+        shapes = ((latents, config.latent_dim), (frames, bins))
+        if sampled:
+            noise = tuple(
+                _draw(seed, kind, len(channels), first, *shape, hop).to(where)
+                for kind, (shape, hop) in enumerate(zip(shapes, (stride, bins), strict=True))
+            )
+        else:
+            noise = tuple(torch.zeros(len(channels), *shape, device=where) for shape in shapes)
+        coded = model(part, stem, level, noise)
+        decoded = coded.coefficients
+        if fill:
+            decoded = decoded + fill * coded.missing.sqrt() * _draw(
+                seed, 2, len(channels), first, frames, bins, bins
+            ).to(where)
         waveform = spectrogram.imdct(decoded, part.shape[1])[:, begin - first : end - first].cpu()
 
         def own(frames: Tensor, hop: int, begin=begin, end=end, first=first) -> Tensor:
@@ -177,16 +186,16 @@ def code(
         )
 
 
-def _noise(seed: int, kind: int, first: int, frames: int, width: int, hop: int) -> Tensor:
-    """Standard normal (frames, width) for frames `hop` samples apart, from sample `first` on: the same at a place
-    whatever is asked for around it."""
+def _draw(seed: int, kind: int, channels: int, first: int, frames: int, width: int, hop: int) -> Tensor:
+    """Standard normal (channels, frames, width) for frames `hop` samples apart, from sample `first` on: the same at a
+    place whatever is asked for around it."""
     each = UNIT // hop
     begin = first // UNIT
     blocks = [
-        torch.randn(each, width, generator=runtime.random_stream(seed, kind, block))
+        torch.randn(channels, each, width, generator=runtime.random_stream(seed, kind, block))
         for block in range(begin, begin + math.ceil(frames / each))
     ]
-    return torch.cat(blocks)[:frames]
+    return torch.cat(blocks, dim=1)[:, :frames]
 
 
 def find_level(model: vae.StemVAE, channels: Tensor, sdr_db: float) -> Tensor:
@@ -225,7 +234,7 @@ def guess_stem(model: vae.StemVAE, channels: Tensor, seed: int = 0) -> str:
 @torch.inference_mode()
 def sample_mels(model: vae.StemVAE, stem: str, count: int, seconds: float, seed: int = 0) -> Tensor:
     """Draw log-mel spectrograms (count, frames, bands) in dB of a stem, frame by frame from the prior of `z_mel`.
-    Spectrogram i depends on (seed, i) alone."""
+    Spectrogram i depends on (stem, seed, i) alone."""
     if stem not in STEMS:
         raise ValueError(f"unknown stem {stem!r}: use one of {', '.join(STEMS)}")
     if count < 1 or not 0 < seconds <= 600:
@@ -234,7 +243,10 @@ def sample_mels(model: vae.StemVAE, stem: str, count: int, seconds: float, seed:
     frames = int(seconds * config.sample_rate) // config.mel_hop + 1
     latents = math.ceil(frames / vae.STRIDE)
     noise = torch.stack(
-        [torch.randn(latents, config.latent_dim, generator=runtime.random_stream(seed, row)) for row in range(count)]
+        [
+            torch.randn(latents, config.latent_dim, generator=runtime.random_stream(seed, STEMS.index(stem), row))
+            for row in range(count)
+        ]
     ).to(where)
     stems = stem_weights(stem, count).to(where)
     drawn = torch.zeros(count, 0, config.latent_dim, device=where)

@@ -31,6 +31,11 @@ def sdr_museval(reference: Tensor, estimate: Tensor, sample_rate: int) -> Tensor
     return ratio.where(estimate.square().sum(-1) > 0, torch.nan)
 
 
+def median(values: Tensor) -> float:
+    """Of those values that are defined, the middle one or the mean of the two middle ones; NaN where there is none."""
+    return values.nanquantile(0.5).item()
+
+
 def sdr_global(reference: Tensor, estimate: Tensor) -> Tensor:
     """10 log10(sum s^2 / sum (s - s')^2) in dB over all samples, NaN where the reference is silent (Mitsufuji et al.
     2021, eq. 1). A silent estimate scores 0 dB, an exact one infinity."""

@@ -32,6 +32,7 @@ def log_mel(waveform: Tensor, sample_rate: int, bands: int, window: int, hop: in
 
 
 @cache
+@torch.inference_mode(False)  # what is kept must serve training too
 def mel_filters(sample_rate: int, bands: int, window: int) -> Tensor:
     """Triangles on Slaney's mel scale, from 0 Hz to half the sample rate: (window // 2 + 1, bands), columns sum to 1.
 
@@ -45,6 +46,7 @@ def mel_filters(sample_rate: int, bands: int, window: int) -> Tensor:
 
 
 @cache
+@torch.inference_mode(False)  # what is kept must serve training too
 def mel_bandwidths(sample_rate: int, bands: int, window: int) -> Tensor:
     """Share of the frequencies that each mel band stands for: (bands,), sums to 1."""
     widths = _triangles(sample_rate, bands, window).sum(0)
@@ -119,6 +121,7 @@ def imdct(coefficients: Tensor, samples: int) -> Tensor:
 
 
 @cache
+@torch.inference_mode(False)  # what is kept must serve training too
 def _twiddles(bins: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """The MDCT's sine window, and the factors before and after the Fourier transform that computes it.
 

@@ -1,6 +1,5 @@
 """Training of the two-latent VAE on the evidence lower bound: the loop, its checkpoints and its log."""
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -15,7 +14,6 @@ from src.audio import vae
 from src.audio.data import STEMS, Tracks, draw_excerpt
 from src.config import AudioConfig
 
-NATS_PER_KBIT = 1000 * math.log(2)
 PARTS = ("distortion", "mel_rate", "fine_rate", "mel_likelihood")  # of the objective, kbit/s
 
 Score = Callable[[vae.StemVAE], dict[str, float]]
@@ -76,7 +74,10 @@ def train(
 
     Raises:
         CheckpointError: where the folder holds a run of another configuration or other data.
+        ValueError: where the batch cannot be shared out evenly among the processes.
     """
+    if config.batch_size % runtime.world_size():
+        raise ValueError(f"a batch of {config.batch_size} cannot be shared by {runtime.world_size()} processes evenly")
     run = start(config)
     if state := checkpoints.load_latest(where, asdict(config) | {"data": tracks.source}):
         run.load_state_dict(state)
@@ -101,8 +102,8 @@ def train(
 
 def steps_per_epoch(config: AudioConfig, tracks: Tracks) -> int:
     """Steps in which as much sound is heard as one stem has."""
-    seconds = sum(stems.shape[-1] for stems in tracks.waveforms)
-    return max(1, round(seconds / (config.crop * config.batch_size)))
+    samples = sum(stems.shape[-1] for stems in tracks.waveforms)
+    return max(1, round(samples / (config.crop * config.batch_size)))
 
 
 def train_epoch(run: Run, tracks: Tracks, total_steps: int, bar: tqdm) -> dict[str, dict[str, float]]:
@@ -127,15 +128,16 @@ def train_epoch(run: Run, tracks: Tracks, total_steps: int, bar: tqdm) -> dict[s
 
 
 def batches(config: AudioConfig, tracks: Tracks, epoch: int) -> Iterator[Batch]:
-    """For each step of an epoch, crops of every stem, with random gains, and the SDRs to code them at."""
-    stream = runtime.random_stream(config.seed, epoch, runtime.rank())
+    """For each step of an epoch, crops of every stem, with random gains, and the SDRs to code them at. Among several
+    processes each gets its share of every batch."""
+    stream = runtime.random_stream(config.seed, epoch)
     for _ in range(steps_per_epoch(config, tracks)):
         step = []
         for stem in range(len(STEMS)):
             crops = torch.stack([draw_crop(config, tracks, stem, stream) for _ in range(config.batch_size)])
             gains_db = _uniform(config.gain_range_db, config.batch_size, stream)
             sdr_db = _uniform(config.sdr_range_db, config.batch_size, stream)
-            step.append((crops * 10 ** (gains_db[:, None] / 20), sdr_db))
+            step.append((runtime.own_share(crops * 10 ** (gains_db[:, None] / 20)), runtime.own_share(sdr_db)))
         yield step
 
 
@@ -184,7 +186,7 @@ def objective(model: vae.StemVAE, waveforms: Tensor, stem: int, sdr_db: Tensor) 
     coded = model(waveforms, stem, level)
     mel_distance = ((coded.log_mel - coded.decoded_mel) / config.mel_deviation_db).square()
     nats = (coded.distortion.sum() / 2, coded.mel_divergence.sum(), coded.fine_divergence.sum(), mel_distance.sum() / 2)
-    return torch.stack(nats) / (waveforms.numel() / config.sample_rate * NATS_PER_KBIT)
+    return torch.stack(nats) / (waveforms.numel() / config.sample_rate * vae.NATS_PER_KBIT)
 
 
 def set_learning_rate(run: Run, total_steps: int) -> None:

@@ -6,11 +6,11 @@ for: the noisier the posterior, the fewer bits it carries. Together they are a s
 https://arxiv.org/abs/1802.01436) with a context model (Minnen et al. 2018, https://arxiv.org/abs/1809.02736): the prior
 of a frame of `z_fine` reads the frames already decoded.
 
-The objective is the negative ELBO in nats, KL(z_mel) + KL(z_fine) + distortion / (2 D), with D drawn at random for each
-example, so that one model serves every point of the rate-distortion curve.
+It is trained on the negative ELBO in nats, KL(z_mel) + KL(z_fine) + distortion / (2 D), with D drawn at random for each
+example, so that one model serves every point of the rate-distortion curve (`training.objective` adds a weak term).
 
-The networks are convolutional, so that a frame depends on a bounded stretch of sound around it (`REACH`): a long file
-can be coded piece by piece.
+The networks are convolutional, so that a frame depends on a bounded stretch of sound around it: a long file can be
+coded piece by piece.
 """
 
 import math
@@ -27,6 +27,7 @@ from src.audio.data import STEMS
 from src.config import AudioConfig
 
 NEPERS_PER_DB = math.log(10) / 10  # of power
+NATS_PER_KBIT = 1000 * math.log(2)
 SILENT_DB, LOUD_DB = -80.0, 20.0  # range of the spectrograms that the networks see
 STRIDE = 4  # mel frames per frame of z_mel
 MEMORY = 32  # frames whose energy the context model averages
@@ -263,6 +264,7 @@ def predicted_log_variance(log_mel: Tensor, bins: int, frames: int, config: Audi
     (batch, frames, bins): power averaged over the frame's window, interpolated between the bands' centres."""
     mel_times = torch.arange(log_mel.shape[1], device=log_mel.device) * config.mel_hop
     times = torch.arange(frames, device=log_mel.device)[:, None] * bins
+    times = times.clamp(max=mel_times[-1])  # the last frame may lie beyond the last of the mel
     reach = max(bins, config.mel_hop)
     weights = torch.cos(math.pi / 2 * ((mel_times - times) / reach).clamp(-1, 1)).square()
     weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-9)

@@ -47,6 +47,7 @@ def test_rows_are_summarised_by_medians_and_counts_by_sums():
 def test_rates_are_compared_at_equal_sdr():
     ours = [{"sdr_museval_db": x, "rate_kbit_s": x / 2} for x in (10.0, 20.0)]
     theirs = [{"sdr_museval_db": x, "rate_kbit_s": x} for x in (11.0, 13.0, 19.0)]
+    assert evaluation.compare(ours, theirs, 19.5)["saved"] is None
     assert evaluation.compare(ours, theirs, 12.0) == {
         "sdr_db": 12.0, "rate_kbit_s": 6.0, "closed_form_rate_kbit_s": 12.0, "saved": 0.5
     }  # fmt: skip
@@ -108,13 +109,12 @@ def test_the_whole_protocol_on_a_small_model(model, tracks, monkeypatch):
     untrained = classifier.StemClassifier(StemClassifierConfig(width=2)).eval()
     monkeypatch.setattr(classifier, "load_classifier", lambda: untrained)
     config = AudioEvaluationConfig(
-        curve_sdr_db=(8.0, 14.0), heard_sdr_db=(8.0,), equal_sdr_db=(10.0,), generated=2, tracks=1
+        curve_sdr_db=(8.0, 14.0), heard_sdr_db=(8.0,), equal_sdr_db=(10.0,), generated=2, tracks=2
     )
     measured = evaluation.evaluate(model, config)
-    checkpoints_ready = {"protocol", "final", "curve", "closed_form", "equal_sdr", "perceptual", "baselines",
-                         "resampled", "generated", "speed"}  # fmt: skip
-    assert set(measured) == checkpoints_ready
-    assert measured["protocol"]["tracks"] == 1
+    parts = {"final", "curve", "closed_form", "equal_sdr", "perceptual", "baselines"}
+    assert set(measured) == parts | {"protocol", "calibration", "resampled", "generated", "speed"}
+    assert measured["protocol"]["tracks"] == 2
     for stem in STEMS:
         assert [row["fill"] for row in measured["perceptual"][stem]] == [0.0, config.fill]
         curve = measured["curve"][stem]

@@ -110,6 +110,12 @@ def test_batches_agree_with_single_ones_and_bad_input_is_refused(metric, music):
         metric(music, music * math.nan)
 
 
+def test_median_is_numpys_and_leaves_out_what_is_undefined():
+    values = torch.tensor([3.0, 1.0, torch.nan, 10.0, 2.0])
+    assert metrics.median(values) == np.nanmedian(values.numpy()) == 2.5
+    assert np.isnan(metrics.median(torch.tensor([torch.nan])))
+
+
 def test_frechet_distance_is_that_of_scipys_matrix_root():
     first, second = torch.randn(200, 6), torch.randn(300, 6) @ torch.randn(6, 6) + 1
     means = [x.double().mean(0).numpy() for x in (first, second)]

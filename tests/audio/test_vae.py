@@ -105,6 +105,14 @@ def test_predicted_variance_of_white_noise_is_its_variance(bins):
     assert inside.mean().item() == pytest.approx(0.01, rel=0.03)
 
 
+@pytest.mark.parametrize("samples", [100, 60_100, 60_250])
+def test_the_last_frame_has_a_variance_too(samples):
+    waveform = torch.randn(1, samples) * 0.1
+    mel = spectrogram.log_mel(waveform, 22050, CONFIG.mel_bands, CONFIG.mel_window, CONFIG.mel_hop)
+    predicted = vae.predicted_log_variance(mel, 256, spectrogram.mdct(waveform, 256).shape[1], CONFIG)
+    assert (predicted[:, -1, 20:].exp() > 1e-4).all()
+
+
 def test_predicted_variance_follows_an_onset_and_a_low_pass():
     mel = torch.full((1, 40, CONFIG.mel_bands), -80.0)
     mel[:, 20:, :20] = -10.0

@@ -297,7 +297,8 @@ def measure_generated(model: vae.StemVAE, config: AudioEvaluationConfig, tracks:
     judge = stem_classifier.load_classifier()
     seconds = stem_classifier.SECONDS
     stream = runtime.random_stream(config.seed)
-    halves = [replace(tracks, waveforms=part) for part in (tracks.waveforms[::2], tracks.waveforms[1::2])]
+    second = tracks.waveforms[1::2] or tracks.waveforms  # of a single track there is no other half
+    halves = [replace(tracks, waveforms=part) for part in (tracks.waveforms[::2], second)]
     reference, real = ([stem_classifier.excerpts(half, stem) for stem in range(len(STEMS))] for half in halves)
     real = [_some(part, config.generated, stream) for part in real]
     drawn = {

@@ -38,6 +38,7 @@ def load_model(path: Path | None = None) -> vae.StemVAE:
     `path` is published weights (.safetensors) or a training state (.pt), of which the averaged model is taken; None is
     the committed model. Raises CheckpointError for a file that is missing, damaged or no such model.
     """
+    runtime.keep_freed_memory()
     path = Path(path) if path else paths.AUDIO.weights
     if path.suffix == ".pt":
         description = checkpoints.load_state(path)

@@ -35,7 +35,7 @@ class Judge:
         named = CHECKPOINT_EXAMPLE if CHECKPOINT_EXAMPLE in tracks.names else tracks.names[0]
         samples = int(CHECKPOINT_SECONDS * tracks.sample_rate)
         self.example = tracks.waveforms[tracks.names.index(named)][:, :samples]
-        shortest = min(stems.shape[1] for stems in tracks.waveforms)
+        shortest = min(30 * tracks.sample_rate, *(stems.shape[1] for stems in tracks.waveforms))
         self.stems = [torch.stack([stems[stem, :shortest] for stems in tracks.waveforms]) for stem in range(len(STEMS))]
 
     @torch.inference_mode()

@@ -204,7 +204,7 @@ def save_checkpoint(
     scores = {"epoch": run.epoch, "training_seconds": round(run.seconds, 1)}
     scores |= score(run.average) if score else {}
     run.scores.append(scores)
-    log.write(scores)
     if "objective_kbit_s" not in scores or scores is min(run.scores, key=lambda row: row["objective_kbit_s"]):
         checkpoints.save_weights(where.weights, run.average.state_dict(), {"config": asdict(run.config), **scores})
+    log.write(scores)  # after the weights: the last line of a log says that a run is finished
     checkpoints.save_state(where.checkpoint(run.epoch), run.state_dict() | {"data": tracks.source})

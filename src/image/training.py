@@ -219,9 +219,9 @@ def save_checkpoint(
     scores = {"epoch": run.epoch, "training_seconds": round(run.seconds, 1)}
     scores |= score(run.average) if score else {}
     run.scores.append(scores)
-    log.write(scores)
     fixed = generate.sample(run.average, GRID_COLUMNS**2, GRID_SEED)
     generate.save_grid(fixed, where.grid(run.epoch), GRID_COLUMNS)
     if "fid_mnist" not in scores or scores is min(run.scores, key=lambda row: row["fid_mnist"]):
         checkpoints.save_weights(where.weights, run.average.state_dict(), {"config": asdict(run.config), **scores})
+    log.write(scores)  # after the weights: the last line of a log says that a run is finished
     checkpoints.save_state(where.checkpoint(run.epoch), run.state_dict() | {"data": digits.source})

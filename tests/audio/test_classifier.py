@@ -20,7 +20,7 @@ def test_classifier_tells_noises_of_unlike_colour_apart_and_is_published_whole(t
         return sound / sound.std() * 0.1
 
     tracks = Tracks(tuple(torch.stack([stem(s) for s in shapes]) for _ in range(2)), ("a", "b"), RATE, "noise")
-    config = StemClassifierConfig(width=2, steps=40, batch_size=8, learning_rate=1e-2)
+    config = StemClassifierConfig(width=2, steps=150, batch_size=8, learning_rate=1e-2)
     network = classifier.train(config, tracks, progress=False)
     assert classifier.accuracy(network, tracks) == 1.0
     classifier.publish(network, config, {"data": "noise"}, tmp_path / "classifier.safetensors")

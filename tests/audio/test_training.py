@@ -82,7 +82,7 @@ def test_training_lowers_the_objective(tracks):
         torch.manual_seed(0)
         run.step = 100  # past the rise of the learning rate
         totals.append(training.train_step(run, [(waveforms, sdr_db)] * len(STEMS)).sum().item())
-    assert totals[-1] < 0.9 * totals[0]
+    assert totals[-1] < 0.95 * totals[0]
 
 
 def test_learning_rate_rises_stays_and_falls_to_zero():

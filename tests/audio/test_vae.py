@@ -110,7 +110,7 @@ def test_the_last_frame_has_a_variance_too(samples):
     waveform = torch.randn(1, samples) * 0.1
     mel = spectrogram.log_mel(waveform, 22050, CONFIG.mel_bands, CONFIG.mel_window, CONFIG.mel_hop)
     predicted = vae.predicted_log_variance(mel, 256, spectrogram.mdct(waveform, 256).shape[1], CONFIG)
-    assert (predicted[:, -1, 20:].exp() > 1e-4).all()
+    assert (predicted[:, -1, 20:].exp() > 1e-5).all()
 
 
 def test_predicted_variance_follows_an_onset_and_a_low_pass():

@@ -131,7 +131,7 @@ def calibrate(model: vae.StemVAE, config: AudioEvaluationConfig) -> dict[str, di
 
 
 def describe_protocol(config: AudioEvaluationConfig, tracks: Tracks, split: str) -> dict:
-    return {
+    return asdict(config) | {
         "data": tracks.source,
         "split": split,
         "tracks": len(tracks),
@@ -139,7 +139,6 @@ def describe_protocol(config: AudioEvaluationConfig, tracks: Tracks, split: str)
         "aggregation": "median over the 1-second windows of a track (sdr_museval_db), then over tracks",
         "latents": "sampled from their posteriors",
         "operating_sdr_db": dict(zip(STEMS, OPERATING_SDR_DB, strict=True)),
-        **asdict(config),
         "machine": runtime.describe(),
     }
 

@@ -457,7 +457,9 @@ def checkpoint_curves(rows: list[dict]) -> Figure:
         left.set(xlabel="epoch", ylabel="objective (kbit/s)")
         for stem, colour, style in zip(STEMS, (BLUE, ORANGE, GREEN, GREY), ("o-", "s--", "^-.", "d:"), strict=True):
             right.plot(epochs, [row[stem]["mel_error_db"] for row in rows], style, color=colour, label=stem)
-        right.set(xlabel="epoch", ylabel="error of the decoded mel (dB)")
+        right.set(xlabel="epoch", ylabel="error of the decoded mel (dB)", ylim=(0, None))
+        for axes in (left, right):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         right.legend()
     return figure
 

@@ -87,6 +87,14 @@ def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
         raise CheckpointError(f"{relative(path)} is damaged ({error}): restore it with git checkout") from error
 
 
+def load_average(path: Path) -> tuple[dict[str, torch.Tensor] | None, dict]:
+    """The averaged model of published weights (.safetensors) or of a training state (.pt), and its description."""
+    if path.suffix == ".pt":
+        state = load_state(path)
+        return state.get("average"), state
+    return load_weights(path)
+
+
 # --- a training run ---
 
 

@@ -40,11 +40,7 @@ def load_model(path: Path | None = None) -> vae.StemVAE:
     """
     runtime.keep_freed_memory()
     path = Path(path) if path else paths.AUDIO.weights
-    if path.suffix == ".pt":
-        description = checkpoints.load_state(path)
-        weights = description.get("average")
-    else:
-        weights, description = checkpoints.load_weights(path)
+    weights, description = checkpoints.load_average(path)
     try:
         model = vae.StemVAE(AudioConfig(**description["config"]))
         model.load_state_dict(weights)

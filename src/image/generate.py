@@ -21,11 +21,7 @@ def load_generator(path: Path | None = None) -> dcgan.Generator:
     None is the committed model. Raises CheckpointError for a file that is missing, damaged or no generator.
     """
     path = Path(path) if path else paths.IMAGE.weights
-    if path.suffix == ".pt":
-        description = checkpoints.load_state(path)
-        weights = description.get("average")
-    else:
-        weights, description = checkpoints.load_weights(path)
+    weights, description = checkpoints.load_average(path)
     try:
         generator = dcgan.build_generator(ImageConfig(**description["config"]))
         generator.load_state_dict(weights)

@@ -17,7 +17,6 @@ from src.config import OPERATING_SDR_DB, AudioConfig
 
 PIECE = 2**19  # samples coded at once: 24 s, a few hundred MB
 UNIT = 2**13  # samples, a multiple of every frame: pieces begin and end on multiples of it, and noise is drawn for each
-AFTER = 2**15  # samples behind a piece that can have an influence on it, and more
 TRIAL = 2**17  # samples on which an unnamed stem is guessed
 
 
@@ -46,7 +45,7 @@ def load_model(path: Path | None = None) -> vae.StemVAE:
         model.load_state_dict(weights)
     except (KeyError, TypeError, RuntimeError) as error:
         raise checkpoints.CheckpointError(f"{paths.relative(path)} holds no stem VAE of this project") from error
-    return model.eval().to(runtime.device())
+    return model.eval().to(runtime.device(), memory_format=torch.channels_last)
 
 
 @torch.inference_mode()
@@ -145,11 +144,13 @@ def code(
     samples = channels.shape[1]
     config, where = model.config, level.device
     bins, stride = config.mdct_bins[stem], config.mel_hop * vae.STRIDE
-    # What can have an influence: the frames that the prior of z_fine reads, on a mel whose latents' prior reaches back.
-    before = -(-((vae.MEMORY + 8) * bins + (vae.CausalPrior.REACH + 23) * stride) // UNIT) * UNIT
+    # What can have an influence: on a decoded spectrogram 10 frames of z_mel on either side; on z_fine the frames that
+    # its networks read of that; on the prior of z_mel the frames before, of which each looks 5 further.
+    before = _whole_units(max((vae.MEMORY + 8) * bins + 10 * stride, (vae.CausalPrior.REACH + 6) * stride))
+    after = _whole_units(8 * bins + 10 * stride)
     for begin in range(0, samples, piece):
         end = min(begin + piece, samples)
-        first, last = max(0, begin - before), min(samples, end + AFTER)
+        first, last = max(0, begin - before), min(samples, end + after)
         part = channels[:, first:last].to(where)
         latents = math.ceil((part.shape[1] // config.mel_hop + 1) / vae.STRIDE)
         frames = math.ceil(part.shape[1] / bins) + 1
@@ -181,6 +182,10 @@ def code(
             own(coded.mel_divergence, stride).sum().item(),
             own(coded.fine_divergence, bins).sum().item(),
         )
+
+
+def _whole_units(samples: int) -> int:
+    return math.ceil(samples / UNIT) * UNIT
 
 
 def _draw(seed: int, kind: int, channels: int, first: int, frames: int, width: int, hop: int) -> Tensor:

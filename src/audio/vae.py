@@ -16,6 +16,7 @@ coded piece by piece.
 import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,9 @@ NEPERS_PER_DB = math.log(10) / 10  # of power
 NATS_PER_KBIT = 1000 * math.log(2)
 SILENT_DB, LOUD_DB = -80.0, 20.0  # range of the spectrograms that the networks see
 STRIDE = 4  # mel frames per frame of z_mel
-MEMORY = 32  # frames whose energy the context model averages
+MEMORY = 32  # frames whose energy the context model averages: a power of 2
+FORGETTING = 0.85  # weight of a frame in it beside the next one's
+activate = partial(silu, inplace=True)  # on maps of every coefficient: memory is what they are short of
 AUDIBLE = -3.0  # ln(P / D) below which a coefficient carries nothing
 
 
@@ -72,9 +75,9 @@ class MelVAE(nn.Module):
         self.stem = nn.Linear(len(STEMS), hidden, bias=False)
         self.level = nn.Linear(1, hidden)
         self.look = nn.Sequential(
-            *(nn.Conv2d(1, width, 5, stride=(1, 2), padding=2), nn.SiLU()),
-            *(nn.Conv2d(width, 2 * width, 3, stride=2, padding=1), nn.SiLU()),
-            *(nn.Conv2d(2 * width, 3 * width, 3, stride=2, padding=1), nn.SiLU()),
+            *(nn.Conv2d(1, width, 5, stride=(1, 2), padding=2), nn.SiLU(inplace=True)),
+            *(nn.Conv2d(width, 2 * width, 3, stride=2, padding=1), nn.SiLU(inplace=True)),
+            *(nn.Conv2d(2 * width, 3 * width, 3, stride=2, padding=1), nn.SiLU(inplace=True)),
         )
         self.encode_in = nn.Conv1d(flat, hidden, 3, padding=1)
         self.encode_mid = nn.Conv1d(hidden, hidden, 3, padding=1)
@@ -83,10 +86,10 @@ class MelVAE(nn.Module):
         self.decode_mid = nn.Conv1d(hidden, hidden, 3, padding=1)
         self.decode_out = nn.Conv1d(hidden, flat, 1)
         self.draw = nn.Sequential(
-            *(nn.SiLU(), nn.ConvTranspose2d(3 * width, 2 * width, 4, stride=2, padding=1)),
-            *(nn.SiLU(), nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1)),
-            *(nn.SiLU(), nn.ConvTranspose2d(width, width, (3, 4), stride=(1, 2), padding=1)),
-            *(nn.SiLU(), nn.Conv2d(width, 1, 3, padding=1)),
+            *(nn.SiLU(inplace=True), nn.ConvTranspose2d(3 * width, 2 * width, 4, stride=2, padding=1)),
+            *(nn.SiLU(inplace=True), nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1)),
+            *(nn.SiLU(inplace=True), nn.ConvTranspose2d(width, width, (3, 4), stride=(1, 2), padding=1)),
+            *(nn.SiLU(inplace=True), nn.Conv2d(width, 1, 3, padding=1)),
         )
         self.prior = CausalPrior(latent, hidden)
         for last in (self.encode_out, self.draw[-1]):  # begins as the cosine transform
@@ -196,8 +199,9 @@ class FineVAE(nn.Module):
         self.read_mel = nn.Conv2d(4, channels, (3, 5), padding=(1, 2))
         self.mix_mel = nn.Conv2d(channels, channels, 1)
         self.noise = nn.Conv2d(channels, 1, (1, 3), padding=(0, 1))
-        self.read_past = nn.Conv2d(4, channels, (4, 9))
-        self.mix_past = nn.Conv2d(2 * channels, channels, (2, 3))
+        # Padded on both sides, of which `forward` drops the later one: what sees the past alone.
+        self.read_past = nn.Conv2d(4, channels, (4, 9), padding=(4, 4))
+        self.mix_past = nn.Conv2d(2 * channels, channels, (2, 3), padding=(1, 1))
         self.mix_bins = nn.Conv2d(channels, channels, (1, 5), padding=(0, 2))
         self.variance = nn.Conv2d(channels, 1, 1)
         self.read_all = nn.Conv2d(4, channels, (5, 9), padding=(2, 4))
@@ -216,12 +220,12 @@ class FineVAE(nn.Module):
         guess = torch.sigmoid(log_variance - log_noise) * active
         features = _features(guess * noisy, guess)
         with precision(self, coefficients.device):
-            past = silu(self.read_past(pad(features[:, :, :-1], (4, 4, 4, 0))))
-            past = silu(self.mix_past(pad(torch.cat([past, hidden], dim=1), (1, 1, 1, 0))))
-            past = silu(self.mix_bins(past) + past)
+            past = activate(self.read_past(features)[:, :, : features.shape[2]])
+            past = activate(self.mix_past(torch.cat([past, hidden], dim=1))[:, :, : features.shape[2]])
+            past = activate(self.mix_bins(past) + past)
             refinement = self.variance(past)[:, 0].float()
-            heard = silu(self.read_all(features))
-            heard = silu(self.mix_all(torch.cat([heard, hidden], dim=1)))
+            heard = activate(self.read_all(features))
+            heard = activate(self.mix_all(torch.cat([heard, hidden], dim=1)))
             improvement = self.gain(heard)[:, 0].float()
         refined = (log_variance + refinement).clamp(-20, 20)
         prior = Gaussian(torch.zeros_like(noisy), torch.logaddexp(refined, log_noise))
@@ -236,9 +240,10 @@ class FineVAE(nn.Module):
         batch, frames, bins = log_variance.shape
         position = self.position[:, None, :bins].expand(batch, -1, frames, -1)
         features = torch.cat([(log_variance / 4).clamp(-3, 4)[:, None], position], dim=1)
+        features = features.contiguous(memory_format=torch.channels_last)  # of which the CPU's convolutions are faster
         with precision(self, log_variance.device):
-            hidden = silu(self.read_mel(features))
-            hidden = silu(self.mix_mel(hidden) + hidden)
+            hidden = activate(self.read_mel(features))
+            hidden = activate(self.mix_mel(hidden) + hidden)
             return hidden, self.noise(hidden)[:, 0].float()
 
 
@@ -252,11 +257,18 @@ def water_filling(log_variance: Tensor, correction: Tensor | float = 0.0) -> Ten
 def _features(guess: Tensor, gain: Tensor) -> Tensor:
     """What the networks see of the noisy coefficients: energy, reliability, energy of the past, and value."""
     energy = guess.square()
-    frames = torch.arange(guess.shape[1], device=guess.device)
-    lag = frames[:, None] - frames[None]
-    weights = torch.where((lag >= 0) & (lag < MEMORY), 0.85 ** lag.clamp(0, MEMORY), 0.0)
-    past = torch.einsum("st,btk->bsk", weights / weights.sum(1, keepdim=True), energy)
-    return torch.stack([torch.log1p(20 * energy) / 2, gain, torch.log1p(20 * past) / 2, guess.clamp(-6, 6) / 3], dim=1)
+    seen = [torch.log1p(20 * energy) / 2, gain, torch.log1p(20 * past_energy(energy)) / 2, guess.clamp(-6, 6) / 3]
+    return torch.stack(seen, dim=3).permute(0, 3, 1, 2)  # channels last in memory
+
+
+def past_energy(energy: Tensor) -> Tensor:
+    """Mean of energies (batch, frames, bins) over the last `MEMORY` frames, weighted 1, 0.85, 0.85^2 ..."""
+    total, length = energy, 1
+    while length < MEMORY:  # the sum over twice as many frames
+        total = total + FORGETTING**length * pad(total, (0, 0, length, 0))[:, : energy.shape[1]]
+        length *= 2
+    frames = torch.arange(1, energy.shape[1] + 1, device=energy.device).clamp(max=MEMORY)
+    return total * ((1 - FORGETTING) / (1 - FORGETTING**frames))[:, None]
 
 
 def predicted_log_variance(log_mel: Tensor, bins: int, frames: int, config: AudioConfig) -> Tensor:

@@ -108,6 +108,9 @@ class AudioConfig:
             raise ValueError(f"seed is {self.seed}: it must not be negative")
         if self.mel_bands % 8:
             raise ValueError(f"mel_bands is {self.mel_bands}: it must be a multiple of 8")
+        for frame in (self.mel_hop, *self.mdct_bins):
+            if frame & (frame - 1) or not self.mel_hop <= frame <= 2048:
+                raise ValueError(f"a frame of {frame} samples: use powers of 2 from mel_hop to 2048 as mdct_bins")
         for name in ("epochs", "crop", "batch_size", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
@@ -134,7 +137,7 @@ class AudioEvaluationConfig:
     heard_sdr_db: tuple[float, ...] = (12.0, 18.0, 24.0)  # of those, the points scored perceptually
     fill: float = 0.75  # others, of `calibration_fills`, are scored on the validation tracks
     calibration_sdr_db: tuple[float, ...] = (17.5, 19.0, 20.5)
-    calibration_fills: tuple[float, ...] = (0.5, 0.75, 1.0)
+    calibration_fills: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     equal_sdr_db: tuple[float, ...] = (12.0, 16.0, 20.0)  # at which rates are compared with the closed form's
     generated: int = 50  # of each stem
     tracks: int | None = None  # of the split; None for all

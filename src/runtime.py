@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TypeVar
 
 import numpy as np
@@ -63,14 +63,22 @@ def random_stream(*keys: int) -> torch.Generator:
 def describe() -> dict:
     """Processor, threads and package versions, for the protocol of a measurement."""
     where = device()
-    packages = ("torch", "torchvision", "torchmetrics", "numpy")
+    packages = ("torch", "torchvision", "torchaudio", "torchmetrics", "numpy", "av", "soxr", "zimtohrli")
     return {
         "processor": torch.cuda.get_device_name(where) if where.type == "cuda" else cpu_name(),
         "threads": torch.get_num_threads(),
         "training_precision": "bfloat16" if has_fast_bfloat16(where) else "float32",
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in packages},
+        "packages": {name: known for name in packages if (known := _version(name))},
     }
+
+
+def _version(package: str) -> str | None:
+    """None where it is not installed, as zimtohrli on macOS."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def cpu_name() -> str:

@@ -163,12 +163,11 @@ def code(
         else:
             noise = tuple(torch.zeros(len(channels), *shape, device=where) for shape in shapes)
         coded = model(part, stem, level, noise)
-        decoded = coded.coefficients
+        waveform = spectrogram.imdct(coded.coefficients, part.shape[1])
         if fill:
-            decoded = decoded + fill * coded.missing.sqrt() * _draw(
-                seed, 2, len(channels), first, frames, bins, bins
-            ).to(where)
-        waveform = spectrogram.imdct(decoded, part.shape[1])[:, begin - first : end - first].cpu()
+            deviation = fill * vae.missing_variance(coded, config).sqrt()
+            white = _draw(seed, 2, len(channels), first, *deviation.shape[1:], config.mel_hop).to(where)
+            waveform = waveform + spectrogram.imdct(deviation * white, part.shape[1])
 
         def own(frames: Tensor, hop: int, begin=begin, end=end, first=first) -> Tensor:
             """Those frames (channels, frames, ...) that belong to this piece, not to its surroundings."""
@@ -177,7 +176,7 @@ def code(
         yield Piece(
             begin,
             end,
-            waveform,
+            waveform[:, begin - first : end - first].cpu(),
             own(coded.decoded_mel, config.mel_hop).cpu(),
             own(coded.mel_divergence, stride).sum().item(),
             own(coded.fine_divergence, bins).sum().item(),

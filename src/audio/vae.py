@@ -175,7 +175,7 @@ class Fine:
 
     divergence: Tensor  # KL of the posterior from the prior, nats
     decoded: Tensor  # the estimate of least distortion
-    missing: Tensor  # variance that the estimate lacks: what `fill` adds as noise
+    missing: Tensor  # variance that the estimate lacks
 
 
 class FineVAE(nn.Module):
@@ -315,7 +315,23 @@ class Coded:
     log_mel: Tensor  # of the input, dB: (batch, mel frames, bands)
     decoded_mel: Tensor  # from z_mel, dB
     coefficients: Tensor  # decoded MDCT: (batch, frames, bins)
-    missing: Tensor  # variance that they lack: what `fill` adds as noise
+    missing: Tensor  # variance that they lack: (batch, frames, bins)
+
+
+def missing_variance(coded: Coded, config: AudioConfig) -> Tensor:
+    """Variance of the noise that makes up for what `coded.coefficients` lack, in an MDCT of frames as short as the
+    mel's hop: (batch, ceil(samples / mel_hop) + 1, mel_hop), where samples fill all frames of `coded` but one.
+
+    What is missing of the power that the decoded mel predicts, at most all, is the share of the long frame around; the
+    power itself is that of the short frame. Noise in long frames would sound before an onset as much as after it.
+    """
+    long_frames, bins = coded.missing.shape[1:]
+    hop = config.mel_hop
+    frames = (long_frames - 1) * bins // hop + 1
+    missing = coded.missing / predicted_log_variance(coded.decoded_mel, bins, long_frames, config).exp()
+    around = (torch.arange(frames, device=missing.device) * hop + bins // 2) // bins
+    share = missing.clamp(max=1).unflatten(2, (hop, -1)).mean(dim=3)[:, around]
+    return share * predicted_log_variance(coded.decoded_mel, hop, frames, config).exp()
 
 
 class StemVAE(nn.Module):

@@ -87,6 +87,40 @@ def test_coefficients_far_below_the_level_carry_nothing(fine):
     torch.testing.assert_close(said.missing[..., 10:], torch.full((1, 20, 6), math.exp(-4)))
 
 
+def coded(decoded_mel: torch.Tensor, missing: torch.Tensor) -> vae.Coded:
+    """What `missing_variance` reads of it."""
+    nothing = torch.zeros(1)
+    return vae.Coded(nothing, nothing, nothing, decoded_mel, decoded_mel, torch.zeros_like(missing), missing)
+
+
+@pytest.mark.parametrize(("missing", "restored"), [(0.0, 0.0), (0.004, 0.004), (0.01, 0.01), (5.0, 0.01)])
+def test_missing_variance_of_white_noise_is_what_lacks_and_at_most_all(missing, restored):
+    white = torch.full((1, 4 * 9 + 1, CONFIG.mel_bands), -20.0)  # of variance 0.01
+    long = 4 * CONFIG.mel_hop
+    short = vae.missing_variance(coded(white, torch.full((1, 10, long), missing)), CONFIG)
+    torch.testing.assert_close(short, torch.full((1, 37, CONFIG.mel_hop), restored), rtol=1e-4, atol=1e-9)
+
+
+def test_missing_variance_begins_with_the_sound():
+    onset = torch.full((1, 65, CONFIG.mel_bands), -80.0)
+    onset[:, 34:] = -20.0
+    everything = vae.predicted_log_variance(onset, 8 * CONFIG.mel_hop, 9, CONFIG).exp()
+    assert everything[0, 4].min() > 1e-3  # the long frame from 24 to 40 hops is loud throughout
+    short = vae.missing_variance(coded(onset, everything), CONFIG)
+    torch.testing.assert_close(short[:, :34], torch.full((1, 34, CONFIG.mel_hop), 1e-8), rtol=1e-3, atol=0)
+    torch.testing.assert_close(short[:, 35:], torch.full((1, 30, CONFIG.mel_hop), 0.01), rtol=1e-3, atol=0)
+
+
+def test_past_energy_is_the_forgetting_mean():
+    energy = torch.rand(2, 80, 3, generator=torch.Generator().manual_seed(0))
+    result = vae.past_energy(energy)
+    for frame in (0, 5, 31, 79):
+        lags = torch.arange(min(frame + 1, vae.MEMORY))
+        weights = vae.FORGETTING**lags
+        expected = torch.einsum("t,btk->bk", weights / weights.sum(), energy[:, frame - lags])
+        torch.testing.assert_close(result[:, frame], expected)
+
+
 def test_water_filling_follows_the_formula_above_the_level_and_closes_below():
     ratios = torch.tensor([10.0, 100.0, 1e6])
     torch.testing.assert_close(vae.water_filling(ratios.log()), (ratios / (ratios - 1)).log(), atol=1e-4, rtol=1e-3)
@@ -137,7 +171,7 @@ def test_water_level_leaves_the_distortion_it_was_given():
 @pytest.mark.parametrize("stem", range(4))
 def test_stem_vae_codes_a_waveform_near_the_ratio_asked_for(stem):
     """Untrained, `z_mel` knows nothing; with the true mel in its place the closed form reaches what was asked."""
-    model = vae.StemVAE(replace(CONFIG, mdct_bins=(128, 512, 256, 256)))
+    model = vae.StemVAE(replace(CONFIG, mdct_bins=(256, 1024, 512, 512)))
     waveform = torch.randn(2, 12_000) * torch.tensor([[0.1], [0.01]])
     model.mel.decode = lambda latent, stems, frames: model.log_mel(waveform)
     wanted = torch.tensor([8.0, 15.0])
@@ -152,7 +186,7 @@ def test_stem_vae_codes_a_waveform_near_the_ratio_asked_for(stem):
 
 
 def test_every_weight_of_the_stem_vae_learns():
-    model = vae.StemVAE(replace(CONFIG, mdct_bins=(128, 512, 256, 256)))
+    model = vae.StemVAE(replace(CONFIG, mdct_bins=(256, 1024, 512, 512)))
     for parameter in model.parameters():  # heads that begin at zero block the gradient behind them
         torch.nn.init.normal_(parameter, 0, 0.1)
     for stem in range(4):

@@ -4,8 +4,9 @@ what a training run leaves on disk: its states and its log."""
 import json
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from safetensors import SafetensorError
@@ -96,6 +97,24 @@ def load_average(path: Path) -> tuple[dict[str, torch.Tensor] | None, dict]:
 
 
 # --- a training run ---
+
+
+class Resumable:
+    """A training run whose state is that of its `PARTS`, which have a `state_dict` themselves, and its counters."""
+
+    PARTS: ClassVar[tuple[str, ...]]
+    COUNTERS: ClassVar[tuple[str, ...]] = ("epoch", "step", "seconds", "scores")
+
+    def state_dict(self) -> dict:
+        parts = {name: getattr(self, name).state_dict() for name in self.PARTS}
+        counters = {name: getattr(self, name) for name in self.COUNTERS}
+        return parts | counters | {"config": asdict(self.config)}
+
+    def load_state_dict(self, state: dict) -> None:
+        for name in self.PARTS:
+            getattr(self, name).load_state_dict(state[name])
+        for name in self.COUNTERS:
+            setattr(self, name, state[name])
 
 
 def latest(where: RunPaths) -> Path | None:

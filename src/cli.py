@@ -7,10 +7,11 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 from torch import Tensor
 
-from src import checkpoints, paths, results, runtime
+from src import checkpoints, classification, paths, results, runtime
 from src.audio import classifier as stem_classifier
 from src.audio import data as audio_data
 from src.audio import evaluation
@@ -119,16 +120,32 @@ def print_checkpoint(run: training.Run) -> None:
 
 
 def image_train_classifier(options: argparse.Namespace) -> None:
-    target = paths.IMAGE.classifier
+    train_classifier(options, paths.IMAGE.classifier, classifier, ClassifierConfig(), data.load_mnist)
+
+
+def audio_train_classifier(options: argparse.Namespace) -> None:
+    def load(split: str) -> audio_data.Tracks:
+        return audio_data.load_musdb18(split, AudioConfig().sample_rate)
+
+    train_classifier(options, paths.AUDIO.classifier, stem_classifier, StemClassifierConfig(), load)
+
+
+def train_classifier(
+    options: argparse.Namespace,
+    target: Path,
+    module: ModuleType,
+    config: ClassifierConfig | StemClassifierConfig,
+    load: Callable[[str], data.Digits | audio_data.Tracks],
+) -> None:
+    """Train the reference classifier of `module` on what `load` gives of a split, measure it and publish it."""
     refuse_existing(target, options.overwrite)
-    config = ClassifierConfig()
-    digits = {split: data.load_mnist(split) for split in data.SPLITS}
+    splits = {name: load(name) for name in ("train", "validation", "test")}
     began = time.perf_counter()
-    network = classifier.train(config, digits["train"])
+    network = module.train(config, splits["train"])
     seconds = time.perf_counter() - began
-    accuracy = {split: classifier.accuracy(network, digits[split]) for split in ("validation", "test")}
-    measured = {"data": digits["train"].source, "training_seconds": round(seconds, 1), "accuracy": accuracy}
-    classifier.publish(network, config, measured, target)
+    accuracy = {name: module.accuracy(network, splits[name]) for name in ("validation", "test")}
+    measured = {"data": splits["train"].source, "training_seconds": round(seconds, 1), "accuracy": accuracy}
+    classification.publish(network, config, measured, target)
     print(f"{paths.relative(target)}: accuracy {accuracy['validation']:.2%} validation, {accuracy['test']:.2%} test")
 
 
@@ -222,20 +239,6 @@ def print_audio_checkpoint(run: audio_training.Run) -> None:
     print(f"\nepoch {run.epoch}: objective {scores['objective_kbit_s']:.3f} kbit/s; rates near 18.2 dB: {rates} kbit/s")
 
 
-def audio_train_classifier(options: argparse.Namespace) -> None:
-    target = paths.AUDIO.classifier
-    refuse_existing(target, options.overwrite)
-    config = StemClassifierConfig()
-    tracks = {split: audio_data.load_musdb18(split, AudioConfig().sample_rate) for split in audio_data.SPLITS}
-    began = time.perf_counter()
-    network = stem_classifier.train(config, tracks["train"])
-    seconds = time.perf_counter() - began
-    accuracy = {split: stem_classifier.accuracy(network, tracks[split]) for split in ("validation", "test")}
-    measured = {"data": tracks["train"].source, "training_seconds": round(seconds, 1), "accuracy": accuracy}
-    stem_classifier.publish(network, config, measured, target)
-    print(f"{paths.relative(target)}: accuracy {accuracy['validation']:.2%} validation, {accuracy['test']:.2%} test")
-
-
 def audio_evaluate(options: argparse.Namespace) -> None:
     where = paths.AudioPaths(options.run)
     refuse_existing(where.metrics, options.overwrite)
@@ -254,6 +257,7 @@ def audio_reconstruct(options: argparse.Namespace) -> None:
     source, output = Path(options.input), Path(options.output)
     check_audio_output(output, options.overwrite)
     waveform, rate = audio_data.read_audio(source)
+    audio_data.check_format(output, len(waveform), rate)  # before minutes of work
     model = audio_generate.load_model(options.model)
     result = audio_generate.reconstruct(
         model, waveform, rate, options.stem, options.distortion, options.fill, options.seed, not options.mean

@@ -85,6 +85,7 @@ class AudioConfig:
     mel_channels: int = 32
     mel_hidden: int = 256
     fine_channels: int = 24
+    tracks: int | None = None  # trained on: the first ones; None for all
     epochs: int = 25
     crop: int = 32768  # samples
     batch_size: int = 2  # crops of each stem
@@ -152,7 +153,7 @@ OPERATING_SDR_DB = (18.6, 18.5, 18.5, 18.8)
 AUDIO_PROFILES = {
     "full": (AudioConfig(), AudioEvaluationConfig()),
     "quick": (
-        AudioConfig(epochs=2, checkpoint_every=1, mel_channels=16, fine_channels=8),
+        AudioConfig(epochs=2, checkpoint_every=1, mel_channels=16, fine_channels=8, tracks=25),
         AudioEvaluationConfig(curve_sdr_db=(12.0, 20.0), heard_sdr_db=(12.0,), generated=4, tracks=2),
     ),
 }
@@ -176,7 +177,7 @@ def image_profile(name: str, training_count: int) -> tuple[ImageConfig, Evaluati
 def audio_profile(name: str, training_tracks: int) -> tuple[AudioConfig, AudioEvaluationConfig]:
     """Likewise, for the stem VAE."""
     config, evaluation = AUDIO_PROFILES[name]
-    return _stretched(config, FULL_TRAINING_TRACKS / training_tracks), evaluation
+    return _stretched(config, (config.tracks or FULL_TRAINING_TRACKS) / training_tracks), evaluation
 
 
 def _stretched(config, ratio: float):

@@ -254,6 +254,7 @@ def audio_values(where: paths.AudioPaths) -> dict[str, str | int]:
         audio_threads=training["machine"]["threads"],
         audio_precision=training["machine"]["training_precision"],
         audio_speed_threads=protocol["machine"]["threads"],
+        audio_speed_processor=protocol["machine"]["processor"],
         audio_speed=", ".join(f"{stem} {speeds[stem]:.0f}" for stem in STEMS),
         audio_claims=claims_table(metrics),
         audio_protocol=audio_protocol_text(metrics),

@@ -6,7 +6,7 @@ import pytest
 
 from src import paths
 
-SHARED = ("config", "paths", "runtime", "checkpoints", "results")
+SHARED = ("config", "paths", "runtime", "checkpoints", "classification", "results")
 FOLDERS = (
     "data",
     "image_checkpoints",

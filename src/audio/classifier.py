@@ -5,15 +5,13 @@ distance. Weights and accuracy are committed, so the scores mean the same everyw
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm.auto import tqdm
 
-from src import checkpoints, paths, runtime
+from src import checkpoints, classification, paths, runtime
 from src.audio import spectrogram
 from src.audio.data import SILENCE, STEMS, Tracks, draw_excerpt
 from src.config import AudioConfig, StemClassifierConfig
@@ -98,19 +96,8 @@ def train(config: StemClassifierConfig, tracks: Tracks, progress: bool = True) -
     where = runtime.device()
     torch.manual_seed(config.seed)
     classifier = StemClassifier(config).to(where)
-    optimiser = torch.optim.AdamW(classifier.parameters(), config.learning_rate, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=config.steps)
-    bar = tqdm(total=config.steps, desc="stem classifier", unit="step", disable=not progress)
-    for waveforms, stems in _batches(config, tracks):
-        with runtime.autocast(where):
-            loss = functional.cross_entropy(classifier(waveforms.to(where)), stems.to(where), label_smoothing=0.05)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        bar.update()
-    bar.close()
-    return classifier.eval()
+    classification.fit(classifier, _batches(config, tracks), config.steps, config, 0.05, progress)
+    return classifier
 
 
 def _batches(config: StemClassifierConfig, tracks: Tracks) -> Iterator[tuple[Tensor, Tensor]]:
@@ -119,9 +106,3 @@ def _batches(config: StemClassifierConfig, tracks: Tracks) -> Iterator[tuple[Ten
     stems = torch.arange(config.batch_size) % len(STEMS)
     for _ in range(config.steps):
         yield torch.stack([draw_excerpt(tracks, int(stem), samples, stream) for stem in stems]), stems
-
-
-def publish(classifier: StemClassifier, config: StemClassifierConfig, measured: dict, path: Path) -> None:
-    """Write the weights, and beside them the configuration and what was `measured`, and on what machine."""
-    description = {"config": asdict(config), **measured, "machine": runtime.describe()}
-    checkpoints.save_weights(path, classifier.state_dict(), description)

@@ -1,5 +1,6 @@
 """MUSDB18: found, downloaded, decoded once, split by track, and read into memory; and any other audio file."""
 
+import io
 import os
 import shutil
 import urllib.request
@@ -222,13 +223,20 @@ def write_audio(path: Path, waveform: np.ndarray, rate: int) -> None:
     loudest = float(np.abs(waveform).max(initial=0))
     if loudest > 1:
         warnings.warn(f"{paths.relative(path)}: peaks of {20 * np.log10(loudest):.1f} dB are clipped", stacklevel=2)
+    check_format(path, len(waveform), rate)
     form = WRITABLE[path.suffix.lower()]
     frames = np.clip(waveform, -1, 1).T
+    checkpoints.write_atomically(path, lambda temporary: soundfile.write(temporary, frames, rate, format=form))
+
+
+def check_format(path: Path, channels: int, rate: int) -> None:
+    """Raise DataError unless the format of the path's suffix can hold so many channels at `rate` Hz."""
+    form = WRITABLE[path.suffix.lower()]
     try:
-        checkpoints.write_atomically(path, lambda temporary: soundfile.write(temporary, frames, rate, format=form))
+        soundfile.write(io.BytesIO(), np.zeros((1, channels)), rate, format=form)
     except soundfile.LibsndfileError as error:
         raise DataError(
-            f"{paths.relative(path)}: {form} cannot hold {len(waveform)} channels at {rate} Hz: write WAV or FLAC"
+            f"{paths.relative(path)}: {form} cannot hold {channels} channels at {rate} Hz: write WAV or FLAC"
         ) from error
 
 

@@ -23,7 +23,7 @@ Batch = list[
 
 
 @dataclass
-class Run:
+class Run(checkpoints.Resumable):
     """A training run at one moment: all that resuming it needs."""
 
     config: AudioConfig
@@ -35,19 +35,7 @@ class Run:
     seconds: float = 0.0  # spent in training steps, evaluations and saving not counted
     scores: list[dict] = field(default_factory=list)  # of each checkpoint, with its epoch
 
-    _PARTS = ("model", "average", "optimiser")
-    _COUNTERS = ("epoch", "step", "seconds", "scores")
-
-    def state_dict(self) -> dict:
-        parts = {name: getattr(self, name).state_dict() for name in self._PARTS}
-        counters = {name: getattr(self, name) for name in self._COUNTERS}
-        return parts | counters | {"config": asdict(self.config)}
-
-    def load_state_dict(self, state: dict) -> None:
-        for name in self._PARTS:
-            getattr(self, name).load_state_dict(state[name])
-        for name in self._COUNTERS:
-            setattr(self, name, state[name])
+    PARTS = ("model", "average", "optimiser")
 
 
 def start(config: AudioConfig) -> Run:
@@ -78,6 +66,7 @@ def train(
     """
     if config.batch_size % runtime.world_size():
         raise ValueError(f"a batch of {config.batch_size} cannot be shared by {runtime.world_size()} processes evenly")
+    tracks = tracks.first(config.tracks)
     run = start(config)
     if state := checkpoints.load_latest(where, asdict(config) | {"data": tracks.source}):
         run.load_state_dict(state)

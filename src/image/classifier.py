@@ -6,15 +6,13 @@ first MNIST scores). Weights and accuracy are committed, so the metrics mean the
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm.auto import tqdm
 
-from src import checkpoints, paths, runtime
+from src import checkpoints, classification, paths, runtime
 from src.config import ClassifierConfig
 from src.image.data import Digits
 
@@ -93,19 +91,8 @@ def train(config: ClassifierConfig, digits: Digits, progress: bool = True) -> Cl
     torch.manual_seed(config.seed)
     classifier = Classifier(config.width, config.dropout).to(where, memory_format=torch.channels_last)
     steps = config.epochs * math.ceil(len(digits) / config.batch_size)
-    optimiser = torch.optim.AdamW(classifier.parameters(), config.learning_rate, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=steps)
-    bar = tqdm(total=steps, desc="classifier", unit="step", disable=not progress)
-    for images, labels in _batches(config, digits):
-        with runtime.autocast(where):
-            loss = functional.cross_entropy(classifier(images.to(where)), labels.to(where))
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        bar.update()
-    bar.close()
-    return classifier.eval()
+    classification.fit(classifier, _batches(config, digits), steps, config, progress=progress)
+    return classifier
 
 
 def _batches(config: ClassifierConfig, digits: Digits) -> Iterator[tuple[Tensor, Tensor]]:
@@ -124,9 +111,3 @@ def _distort(images: Tensor, stream: torch.Generator) -> Tensor:
     rows = torch.stack([cosine, shear * cosine - sine, right, sine, shear * sine + cosine, down], dim=1)
     grid = functional.affine_grid(rows.view(-1, 2, 3), list(images.shape), align_corners=False)
     return functional.grid_sample(images, grid, align_corners=False)
-
-
-def publish(classifier: Classifier, config: ClassifierConfig, measured: dict, path: Path) -> None:
-    """Write the weights, and beside them the configuration and what was `measured`, and on what machine."""
-    description = {"config": asdict(config), **measured, "machine": runtime.describe()}
-    checkpoints.save_weights(path, classifier.state_dict(), description)

@@ -22,7 +22,7 @@ Score = Callable[[dcgan.Generator], dict[str, float]]
 
 
 @dataclass
-class Run:
+class Run(checkpoints.Resumable):
     """A training run at one moment: all that resuming it needs."""
 
     config: ImageConfig
@@ -36,19 +36,7 @@ class Run:
     seconds: float = 0.0  # spent in training steps, evaluations and saving not counted
     scores: list[dict] = field(default_factory=list)  # of each checkpoint, with its epoch
 
-    _PARTS = ("generator", "discriminator", "average", "generator_optimiser", "discriminator_optimiser")
-    _COUNTERS = ("epoch", "step", "seconds", "scores")
-
-    def state_dict(self) -> dict:
-        parts = {name: getattr(self, name).state_dict() for name in self._PARTS}
-        counters = {name: getattr(self, name) for name in self._COUNTERS}
-        return parts | counters | {"config": asdict(self.config)}
-
-    def load_state_dict(self, state: dict) -> None:
-        for name in self._PARTS:
-            getattr(self, name).load_state_dict(state[name])
-        for name in self._COUNTERS:
-            setattr(self, name, state[name])
+    PARTS = ("generator", "discriminator", "average", "generator_optimiser", "discriminator_optimiser")
 
 
 def start(config: ImageConfig) -> Run:

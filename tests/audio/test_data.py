@@ -184,3 +184,11 @@ def test_examples_are_the_stems_of_one_song(tmp_path):
     written = data.write_examples(tracks, tmp_path)
     assert [path.name for path in written] == [f"{data.EXAMPLE} - {stem}.wav" for stem in data.STEMS]
     assert np.allclose(data.read_audio(written[0])[0], 0.25, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "channels", "rate"), [("a.mp3", 1, 96_000), ("a.mp3", 6, 44_100)])
+def test_a_format_that_cannot_hold_the_sound_is_refused_and_nothing_is_written(tmp_path, name, channels, rate):
+    with pytest.raises(data.DataError, match=f"a.mp3: MP3 cannot hold {channels} channels at {rate} Hz: write WAV"):
+        data.write_audio(tmp_path / name, np.zeros((channels, 100), np.float32), rate)
+    assert not list(tmp_path.iterdir())
+    data.check_format(tmp_path / "a.wav", channels, rate)

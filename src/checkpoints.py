@@ -163,7 +163,7 @@ def find_run(where: RunPaths, complete: bool) -> RunPaths:
 
 
 def finished(where: RunPaths) -> bool:
-    """Whether a run is complete: its generator published, its log scored at the last of its epochs."""
+    """Whether a run is complete: its weights published, its log scored at the last of its epochs."""
     if not (where.weights.is_file() and where.training_log.is_file()):
         return False
     lines = where.training_log.read_text(encoding="utf-8").splitlines()
@@ -173,7 +173,7 @@ def finished(where: RunPaths) -> bool:
 
 def read_history(where: RunPaths) -> dict:
     """What the log tells of a run: `training` (configuration, machine, epochs, seconds, losses of each epoch) and
-    `checkpoints` (scores on the validation digits).
+    `checkpoints` (scores on the validation split).
 
     Raises:
         CheckpointError: where there is no log, or none of an epoch.

@@ -18,7 +18,6 @@ def fit(
     batches: Iterable[tuple[Tensor, Tensor]],
     steps: int,
     config: ClassifierConfig | StemClassifierConfig,
-    label_smoothing: float = 0.0,
     progress: bool = True,
 ) -> None:
     """Train in place on `steps` batches of inputs and labels, with AdamW and a one-cycle schedule of its learning rate;
@@ -28,7 +27,7 @@ def fit(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=steps)
     for inputs, labels in tqdm(batches, total=steps, desc="classifier", unit="step", disable=not progress):
         with runtime.autocast(where):
-            loss = cross_entropy(classifier(inputs.to(where)), labels.to(where), label_smoothing=label_smoothing)
+            loss = cross_entropy(classifier(inputs.to(where)), labels.to(where), label_smoothing=config.label_smoothing)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

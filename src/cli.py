@@ -23,6 +23,7 @@ from src.config import (
     AudioConfig,
     AudioEvaluationConfig,
     ClassifierConfig,
+    ImageConfig,
     StemClassifierConfig,
     audio_profile,
     image_profile,
@@ -139,7 +140,7 @@ def train_classifier(
 ) -> None:
     """Train the reference classifier of `module` on what `load` gives of a split, measure it and publish it."""
     refuse_existing(target, options.overwrite)
-    splits = {name: load(name) for name in ("train", "validation", "test")}
+    splits = {name: load(name) for name in data.SPLITS}
     began = time.perf_counter()
     network = module.train(config, splits["train"])
     seconds = time.perf_counter() - began
@@ -371,7 +372,8 @@ def build_parser() -> argparse.ArgumentParser:
     image = commands.add_parser("image", help="the DCGAN on MNIST").add_subparsers(required=True, metavar="COMMAND")
 
     command = add(image, "train", image_train, "train the DCGAN, or go on from its latest checkpoint")
-    command.add_argument("--profile", choices=PROFILES, default="full", help="full: 50 epochs (default); quick: 2")
+    epochs = f"full: {ImageConfig().epochs} epochs (default); quick: a few, in minutes"
+    command.add_argument("--profile", choices=PROFILES, default="full", help=epochs)
     command.add_argument("--run", help="name of the run, whose files go to folders of that name (default: the profile)")
     command.add_argument("--epochs", type=int, help="passes over the 50,000 training digits")
     command.add_argument("--seed", type=int, help="of weights, batches and noise (default: 0)")
@@ -419,11 +421,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     command = add(audio, "train", audio_train, "train the stem VAE, or go on from its latest checkpoint")
-    command.add_argument(
-        "--profile", choices=PROFILES, default="full", help="full: 25 epochs (default); quick: 2, small"
-    )
+    epochs = f"full: {AudioConfig().epochs} epochs (default); quick: a small model, in minutes"
+    command.add_argument("--profile", choices=PROFILES, default="full", help=epochs)
     command.add_argument("--run", help="name of the run, whose files go to folders of that name (default: the profile)")
-    command.add_argument("--epochs", type=int, help="passes over the 80 training tracks")
+    command.add_argument("--epochs", type=int, help="passes over the training tracks")
     command.add_argument("--seed", type=int, help="of weights, crops and noise (default: 0)")
     add_overwrite(command, "begin again, deleting the run's checkpoints")
 

@@ -46,6 +46,13 @@ def stereo(tmp_path):
     return path
 
 
+def test_reconstruct_refuses_what_it_could_not_write_before_it_begins(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli.audio_generate, "load_model", lambda path: pytest.fail("began"))
+    data.write_audio(tmp_path / "fine.wav", np.zeros((1, 1000), np.float32), 96_000)
+    status, _, error = run(capsys, "audio", "reconstruct", tmp_path / "fine.wav", tmp_path / "again.mp3")
+    assert status == 1 and "MP3 cannot hold 1 channels at 96000 Hz: write WAV" in error
+
+
 def test_reconstruct_keeps_length_rate_and_channels(capsys, tmp_path, stereo):
     output = tmp_path / "again.flac"
     status, out, _ = run(capsys, "audio", "reconstruct", stereo, output, "--stem", "bass", "--distortion", "-20")

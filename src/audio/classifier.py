@@ -96,7 +96,7 @@ def train(config: StemClassifierConfig, tracks: Tracks, progress: bool = True) -
     where = runtime.device()
     torch.manual_seed(config.seed)
     classifier = StemClassifier(config).to(where)
-    classification.fit(classifier, _batches(config, tracks), config.steps, config, 0.05, progress)
+    classification.fit(classifier, _batches(config, tracks), config.steps, config, progress)
     return classifier
 
 

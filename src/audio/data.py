@@ -31,6 +31,8 @@ SUFFIX = ".stem.mp4"
 EXAMPLE = "The Easton Ellises - Falcon 69"  # of the test set, the track that stempeg packages (CC BY-NC-SA)
 SILENCE = 1e-6  # mean power below which an excerpt has nothing to teach: -60 dB
 TRIES = 20  # to find an excerpt that is not silent
+BLOCK = 2**16  # frames written at once: libsndfile's OGG encoder takes them on the stack, where a song has no room
+OGG_RATE, OGG_CHANNELS = 200_000, 255  # in Hz; beyond them that encoder crashes instead of refusing
 WRITABLE = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3"}
 TIMEOUT = 20  # seconds without an answer before a download fails
 
@@ -218,7 +220,7 @@ def write_audio(path: Path, waveform: np.ndarray, rate: int) -> None:
     `WRITABLE`; atomically. WAV and FLAC have 16 bits: what exceeds full scale is clipped, with a warning.
 
     Raises:
-        DataError: where the format knows no such sample rate or number of channels.
+        DataError: where the format knows no such sample rate or number of channels, or the file cannot be written.
     """
     loudest = float(np.abs(waveform).max(initial=0))
     if loudest > 1:
@@ -226,17 +228,29 @@ def write_audio(path: Path, waveform: np.ndarray, rate: int) -> None:
     check_format(path, len(waveform), rate)
     form = WRITABLE[path.suffix.lower()]
     frames = np.clip(waveform, -1, 1).T
-    checkpoints.write_atomically(path, lambda temporary: soundfile.write(temporary, frames, rate, format=form))
+
+    def write(temporary: Path) -> None:
+        with soundfile.SoundFile(temporary, "w", rate, len(waveform), format=form) as file:
+            for begin in range(0, len(frames), BLOCK):
+                file.write(frames[begin : begin + BLOCK])
+
+    try:
+        checkpoints.write_atomically(path, write)
+    except soundfile.LibsndfileError as error:
+        raise DataError(f"{paths.relative(path)} cannot be written ({error.error_string})") from error
 
 
 def check_format(path: Path, channels: int, rate: int) -> None:
     """Raise DataError unless the format of the path's suffix can hold so many channels at `rate` Hz."""
     form = WRITABLE[path.suffix.lower()]
     try:
+        if form == "OGG" and (rate > OGG_RATE or channels > OGG_CHANNELS):
+            raise ValueError(f"{form} ends at {OGG_CHANNELS} channels and {OGG_RATE} Hz")
         soundfile.write(io.BytesIO(), np.zeros((1, channels)), rate, format=form)
-    except soundfile.LibsndfileError as error:
+    except (ValueError, soundfile.LibsndfileError) as error:
+        remedy = "use fewer channels" if form == "WAV" else "write WAV"
         raise DataError(
-            f"{paths.relative(path)}: {form} cannot hold {channels} channels at {rate} Hz: write WAV or FLAC"
+            f"{paths.relative(path)}: {form} cannot hold {channels} channels at {rate} Hz: {remedy}"
         ) from error
 
 

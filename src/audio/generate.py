@@ -140,7 +140,7 @@ def code(
     piece: int = PIECE,
 ) -> Iterator[Piece]:
     """Code waveforms (channels, samples) at water levels ln D (channels,), piece by piece, each with as much of its
-    surroundings as the networks see; every piece's noise is that of its place."""
+    surroundings as the networks see; every piece's noise is that of its place. `piece` is a multiple of `UNIT`."""
     samples = channels.shape[1]
     config, where = model.config, level.device
     bins, stride = config.mdct_bins[stem], config.mel_hop * vae.STRIDE
@@ -216,6 +216,7 @@ def find_level(model: vae.StemVAE, channels: Tensor, sdr_db: float) -> Tensor:
     return vae.water_level(torch.cat(mels, dim=1), wanted, model.config)
 
 
+@torch.inference_mode()
 def guess_stem(model: vae.StemVAE, channels: Tensor, seed: int = 0) -> str:
     """The stem whose model describes the loudest seconds of waveforms (channels, samples) at the least cost."""
     energy = channels.square().sum(0).cumsum(0)

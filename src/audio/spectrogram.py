@@ -74,11 +74,13 @@ def griffin_lim(
     for _ in range(NONNEGATIVE_ITERATIONS):
         power = power * wanted / (power @ filters @ filters.T).clamp(min=FLOOR)
     magnitudes = power.sqrt().reshape(-1, *power.shape[-2:]).transpose(1, 2)
+    length = max(samples, window)  # shorter sound has nothing to reflect at its ends
+    magnitudes = pad(magnitudes, (0, max(0, length // hop + 1 - magnitudes.shape[-1])))
     waveform = functional.griffinlim(
-        magnitudes, hann, window, hop, window, power=1.0, n_iter=iterations, momentum=0.99, length=samples,
+        magnitudes, hann, window, hop, window, power=1.0, n_iter=iterations, momentum=0.99, length=length,
         rand_init=False,
     )  # fmt: skip
-    return waveform.reshape(*log_mels.shape[:-2], samples)
+    return waveform[:, :samples].reshape(*log_mels.shape[:-2], samples)
 
 
 def with_phase_of(waveform: Tensor, log_mels: Tensor, sample_rate: int, window: int, hop: int) -> Tensor:

@@ -54,7 +54,7 @@ def train(
     on_checkpoint: Callable[[Run], None] | None = None,
     progress: bool = True,
 ) -> Run:
-    """Train to `config.epochs`, going on from the run's latest checkpoint where there is one.
+    """Train to `config.epochs` on the first `config.tracks`, going on from the run's latest checkpoint if there is one.
 
     Every `checkpoint_every` epochs and at the end: the training state, and what `score` says of the averaged model; the
     best by its `objective_kbit_s` is published as `where.weights`. The objective's parts and the scores go to

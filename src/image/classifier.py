@@ -91,7 +91,7 @@ def train(config: ClassifierConfig, digits: Digits, progress: bool = True) -> Cl
     torch.manual_seed(config.seed)
     classifier = Classifier(config.width, config.dropout).to(where, memory_format=torch.channels_last)
     steps = config.epochs * math.ceil(len(digits) / config.batch_size)
-    classification.fit(classifier, _batches(config, digits), steps, config, progress=progress)
+    classification.fit(classifier, _batches(config, digits), steps, config, progress)
     return classifier
 
 

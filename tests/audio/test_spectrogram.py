@@ -97,6 +97,13 @@ def test_empty_bands_are_refused():
         spectrogram.mel_filters(RATE, 200, 512)
 
 
+@pytest.mark.parametrize("samples", [1, 100, 512])
+def test_griffin_lim_of_less_than_a_window_has_the_length_asked_for(samples):
+    mel = spectrogram.log_mel(torch.randn(2, samples), RATE, 40, window=1024, hop=256)
+    guessed = spectrogram.griffin_lim(mel, samples, RATE, window=1024, hop=256)
+    assert guessed.shape == (2, samples) and guessed.isfinite().all()
+
+
 def test_griffin_lim_finds_a_waveform_of_the_same_spectrogram():
     time = torch.arange(11_025) / RATE
     chord = sum(0.2 * torch.sin(2 * math.pi * frequency * time) for frequency in (220.0, 440.0, 660.0))

@@ -1,10 +1,27 @@
-"""Helpers behind the two notebooks.
+"""The package behind the two notebooks and the command line.
 
-`config` holds every default, `paths` every file name, `runtime` the device, precision and random streams,
-`checkpoints` saving and loading, `classification` the training of both reference classifiers, `results` the tables
-and figures made from measured JSON. The wing `image` has the DCGAN on MNIST: `data` -> `dcgan` -> `training` ->
-`generate` -> `metrics`, judged by the digit `classifier`, and held against others in `benchmark`. The wing `audio`
-has the VAE of MUSDB18's stems: `data` -> `spectrogram` -> `vae` -> `training` -> `generate` -> `metrics`, applied by
-the protocol in `evaluation` and judged by the stem `classifier`; `show` is for eye and ear. `cli` is the command
-line, `python -m src`.
+Imports go down this list, never up, and `image` and `audio` never import each other.
+
+cli                 the root of the command line, `python -m src`
+commands            one file for each command group: its parser and its handlers
+image               the DCGAN on MNIST:  data -> dcgan -> training, generate -> evaluation -> benchmark,
+                    with classifier and inception, the networks whose features the evaluation uses
+audio               the VAE of MUSDB18's stems:  sound_files -> data, spectrogram -> water_filling -> vae
+                    -> training, reconstruct -> generate -> evaluation -> benchmark, with metrics of waveforms,
+                    the stem classifier, and display for figures and players
+metrics             FID, KID, Inception Score, precision, recall and nearest neighbours of feature sets
+classifiers         training and publishing of both reference classifiers
+training_loop       epochs, resume, learning rate, averaging, order of a checkpoint, log
+checkpoints         files of models
+distributed         training in several processes
+runtime             device, precision, random streams
+downloads           files from the network
+report              RESULTS.md and its figures, from JSON and saved pictures alone
+files               atomic writes and JSON
+paths               every file and folder name
+config              every default
+metric_tables       key, label, unit, decimals, better direction and tolerance of every metric
+errors              the errors that become one line
+
+To add a data set, copy `image/data.py` or `audio/data.py` and return the same type, `Digits` or `Tracks`.
 """

@@ -1,7 +1,7 @@
-"""From a fresh machine with Python alone to a finished job: `python -m src.bootstrap notebooks` or `... tests`.
+"""From a machine with only Python to a finished job: `python -m src.bootstrap notebooks` or `... tests`.
 
-Makes the virtual environment .venv, installs what is missing there, and runs the job in it. Uses the standard library
-only, since nothing else is installed yet.
+Creates the virtual environment .venv, installs the missing packages there, and runs the job in it. Uses the standard
+library only, because nothing else is installed yet.
 """
 
 import hashlib
@@ -23,10 +23,11 @@ JOBS = {
 
 
 def main(arguments: list[str]) -> int:
+    """Run one job. Returns the exit status: 0, 1 after one line on standard error, or 2 for wrong usage."""
     if len(arguments) != 1 or arguments[0] not in JOBS:
         print(f"usage: python -m src.bootstrap {'|'.join(JOBS)}", file=sys.stderr)
         return 2
-    if sys.version_info < (3, 11):  # noqa: UP036 (the one file that an older Python can run far enough to say so)
+    if sys.version_info < (3, 11):  # noqa: UP036 (an older Python can run this file, and gets a clear message)
         print(f"error: Python {sys.version.split()[0]} is too old: use Python 3.11 or later", file=sys.stderr)
         return 1
     job = arguments[0]
@@ -45,7 +46,7 @@ def main(arguments: list[str]) -> int:
 
 
 def prepare_environment(requirements: tuple[str, ...]) -> Path:
-    """Create .venv and install `requirements` where that was not done yet; returns its Python."""
+    """Create .venv and install `requirements`, unless that is done already. Returns the environment's Python."""
     python = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     stamp = ENVIRONMENT / f"installed-{requirements[-1]}"
     wanted = hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in requirements)).hexdigest()
@@ -62,7 +63,7 @@ def prepare_environment(requirements: tuple[str, ...]) -> Path:
 
 
 def install_missing() -> None:
-    """Install into the running Python those packages of requirements.txt that it lacks, and touch no other."""
+    """Install the packages of requirements.txt that the running Python lacks, and change no other."""
     missing = []
     for line in (ROOT / "requirements.txt").read_text().splitlines():
         requirement = line.split("#")[0].strip()
@@ -77,7 +78,7 @@ def install_missing() -> None:
 
 
 def run_notebooks(python: Path) -> None:
-    """Execute the notebooks in the quick profile and keep them as HTML pages; the notebooks stay as they are."""
+    """Execute the notebooks in the quick profile and save them as HTML pages; the notebooks stay unchanged."""
     output = ROOT / "metrics" / "quick"
     environment = {**os.environ, "PROFILE": "quick"}
     for notebook in NOTEBOOKS:
@@ -88,6 +89,7 @@ def run_notebooks(python: Path) -> None:
 
 
 def run(python: Path, *arguments: str) -> None:
+    """Run `python` with `arguments` in the repository. Raises CalledProcessError if it fails."""
     subprocess.run((python, *arguments), cwd=ROOT, check=True)
 
 

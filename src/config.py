@@ -1,15 +1,31 @@
-"""Typed configurations: the only home of defaults."""
+"""Every default, as typed configurations, and how a configuration is rebuilt from a file."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
+
+from src.errors import CheckpointError, UsageError
+
+STEMS = ("drums", "bass", "other", "vocals")  # the order of a .stem.mp4, after its mixture
+FRAME_LENGTHS = tuple(2**exponent for exponent in range(12))  # allowed frame lengths in samples
+SPLITS = ("train", "validation", "test")  # named by load_mnist and load_musdb18
+
+# Thresholds of silence. They differ because they answer different questions.
+SILENT_EXCERPT_POWER = 1e-6  # mean power below which an excerpt is not trained on or evaluated: -60 dB
+UNDEFINED_METRIC_POWER = 1e-10  # mean power of a reference below which its metrics are undefined: -100 dB
+MEL_RANGE_DB = (-80.0, 20.0)  # range of the log-mel spectrograms that the VAE's networks receive
+LOG_FLOOR_POWER = 1e-10  # mel power is clamped to this before the logarithm: -100 dB
+
+
+def _check_at_least(config, least: int, *names: str) -> None:
+    for name in names:
+        if (value := getattr(config, name)) < least:
+            bound = "must not be negative" if least == 0 else f"must be at least {least}"
+            raise UsageError(f"{name} is {value}: it {bound}")
 
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """Everything that decides what a DCGAN training run computes.
-
-    Defaults are the full run. Learning rates are Adam's; `r1_*` is the gradient penalty on real images (Mescheder et
-    al. 2018), applied every `r1_interval` steps with its weight scaled up to match (Karras et al. 2020).
-    """
+    """All settings that determine the result of a DCGAN training run. The defaults are the full run."""
 
     latent_dim: int = 100
     generator_width: int = 32  # channels of the last hidden layer; doubles with every halving of the image
@@ -19,35 +35,35 @@ class ImageConfig:
     discriminator_norm: str = "batch"  # "none", "batch" or "spectral"
     epochs: int = 50
     batch_size: int = 100
-    learning_rate: float = 5e-4
-    beta1: float = 0.5
-    beta2: float = 0.99
-    decay_fraction: float = 0.6  # share of the run, at its end, over which the learning rate falls to zero
-    r1_weight: float = 0.1  # 0 turns the penalty off
-    r1_interval: int = 16  # steps
-    ema_decay: float = 0.9995  # per step
+    learning_rate: float = 5e-4  # of Adam, in both networks
+    beta1: float = 0.5  # of Adam
+    beta2: float = 0.99  # of Adam
+    warm_up_steps: int = 0  # steps over which the learning rate rises linearly
+    decay_fraction: float = 0.6  # final share of the run, over which the learning rate falls linearly to zero
+    r1_weight: float = 0.1  # gradient penalty on real images (Mescheder et al. 2018); 0 turns it off
+    r1_interval: int = 16  # steps between penalties; the weight is scaled up to match (Karras et al. 2020)
+    ema_decay: float = 0.9995  # per step, of the averaged generator
     checkpoint_every: int = 5  # epochs
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.discriminator_norm not in ("none", "batch", "spectral"):
-            raise ValueError(f"discriminator_norm is {self.discriminator_norm!r}: use 'none', 'batch' or 'spectral'")
+            raise UsageError(f"discriminator_norm is {self.discriminator_norm!r}: use 'none', 'batch' or 'spectral'")
         for name, known in (("generator_depth", (2, 3, 4)), ("discriminator_depth", (3, 4))):
             if getattr(self, name) not in known:
-                raise ValueError(f"{name} is {getattr(self, name)}: use one of {', '.join(map(str, known))}")
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}: it must not be negative")
-        for name in ("latent_dim", "generator_width", "discriminator_width", "epochs", "batch_size",
-                     "r1_interval", "checkpoint_every"):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+                raise UsageError(f"{name} is {getattr(self, name)}: use one of {', '.join(map(str, known))}")
+        _check_at_least(self, 0, "seed", "warm_up_steps")
+        _check_at_least(
+            self, 1, "latent_dim", "generator_width", "discriminator_width", "epochs", "batch_size", "r1_interval",
+            "checkpoint_every",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ClassifierConfig:
     """The reference digit classifier, whose features define the `mnist` metrics."""
 
-    width: int = 32
+    width: int = 32  # channels of the first convolution
     epochs: int = 14
     batch_size: int = 256
     learning_rate: float = 3e-3  # peak of the one-cycle schedule
@@ -59,78 +75,72 @@ class ClassifierConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """How generated digits are judged."""
+    """The evaluation protocol of generated digits."""
 
     count: int = 10_000  # images per seed
     seeds: tuple[int, ...] = (1000, 1001, 1002)
     neighbours: int = 3  # k of the precision and recall manifolds (Kynkaanniemi et al. 2019)
     splits: int = 10  # of the Inception Score
     kid_subsets: int = 100
-    kid_subset_size: int = 1000
-
-
-STEMS = ("drums", "bass", "other", "vocals")  # in the order of a .stem.mp4, where they follow the mixture
-FRAMES = tuple(2**exponent for exponent in range(12))  # samples a frame can have
+    kid_subset_size: int = 1000  # images
 
 
 @dataclass(frozen=True)
 class AudioConfig:
-    """Everything that decides how sound is represented and what a training run of the stem VAE computes."""
+    """All settings that determine the audio representation and the result of a training run of the stem VAE."""
 
     sample_rate: int = 22050  # Hz; stems are mixed to mono
     mel_bands: int = 80  # a multiple of 8
     mel_window: int = 1024  # samples
     mel_hop: int = 256  # samples
-    # Of drums, bass, other, vocals: short frames for onsets, long ones for tones.
+    # MDCT bins for drums, bass, other, vocals: short frames resolve onsets, long frames resolve tones.
     mdct_bins: tuple[int, ...] = (256, 2048, 1024, 1024)
-    latent_dim: int = 64  # of z_mel, a frame of 4 mel frames
+    latent_dim: int = 64  # numbers in a frame of z_mel, which covers 4 mel frames
     mel_channels: int = 32
     mel_hidden: int = 256
     fine_channels: int = 24
-    tracks: int | None = None  # trained on: the first ones; None for all
+    tracks: int | None = None  # number of training tracks, from the first; None for all
     epochs: int = 40
     crop: int = 32768  # samples
     batch_size: int = 2  # crops of each stem
-    learning_rate: float = 1.5e-3  # Adam's, falling to zero over the last `decay_fraction` of the run
-    beta2: float = 0.99
-    decay_fraction: float = 0.6
-    gradient_norm: float = 5.0  # longer gradients, of kbit/s, are shortened to it
-    ema_decay: float = 0.998  # per step
-    sdr_range_db: tuple[float, float] = (6.0, 26.0)  # of the water levels drawn in training
-    gain_range_db: tuple[float, float] = (-8.0, 4.0)  # of the crops' random gain
-    speed_range: tuple[float, float] = (0.9, 1.1)  # of the crops' random speed
-    mel_deviation_db: float = 15.0  # of the Gaussian that also asks for the mel below the water level
+    learning_rate: float = 1.5e-3  # peak, of Adam
+    beta1: float = 0.9  # of Adam
+    beta2: float = 0.99  # of Adam
+    warm_up_steps: int = 50  # steps over which the learning rate rises linearly
+    decay_fraction: float = 0.6  # final share of the run, over which the learning rate falls linearly to zero
+    max_gradient_norm: float = 5.0  # gradient clipping, for a loss in kbit/s
+    ema_decay: float = 0.998  # per step, of the averaged model
+    sdr_range_db: tuple[float, float] = (6.0, 26.0)  # range of the random target SDR that sets the water level
+    gain_range_db: tuple[float, float] = (-8.0, 4.0)  # range of the crops' random gain
+    speed_range: tuple[float, float] = (0.9, 1.1)  # range of the crops' random speed
+    mel_loss_std_db: float = 15.0  # standard deviation of the auxiliary Gaussian log-mel loss
     checkpoint_every: int = 5  # epochs
     seed: int = 0
 
     def __post_init__(self) -> None:
-        # As JSON gives them back they are lists.
         for name in ("mdct_bins", "sdr_range_db", "gain_range_db", "speed_range"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}: it must not be negative")
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON returns lists
         if self.mel_bands % 8:
-            raise ValueError(f"mel_bands is {self.mel_bands}: it must be a multiple of 8")
-        # So that pieces of long sound, and MDCT frames in the mel's, are whole numbers of frames.
-        if self.mel_hop not in FRAMES:
-            raise ValueError(f"mel_hop is {self.mel_hop}: it must be a power of 2 up to {FRAMES[-1]}")
-        if len(self.mdct_bins) != len(STEMS) or any(b not in FRAMES or b < self.mel_hop for b in self.mdct_bins):
-            raise ValueError(
+            raise UsageError(f"mel_bands is {self.mel_bands}: it must be a multiple of 8")
+        # Powers of 2, so that a block of a long recording is a whole number of frames of every kind.
+        if self.mel_hop not in FRAME_LENGTHS:
+            raise UsageError(f"mel_hop is {self.mel_hop}: it must be a power of 2 up to {FRAME_LENGTHS[-1]}")
+        if len(self.mdct_bins) != len(STEMS) or any(b not in FRAME_LENGTHS or b < self.mel_hop for b in self.mdct_bins):
+            raise UsageError(
                 f"mdct_bins is {self.mdct_bins}: for each of {', '.join(STEMS)}, it must be a power of 2 "
-                f"from mel_hop, {self.mel_hop}, to {FRAMES[-1]}"
+                f"from mel_hop, {self.mel_hop}, to {FRAME_LENGTHS[-1]}"
             )
-        if self.tracks is not None and self.tracks < 1:
-            raise ValueError(f"tracks is {self.tracks}: it must be at least 1")
-        for name in ("epochs", "crop", "batch_size", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        _check_at_least(self, 0, "seed", "warm_up_steps")
+        _check_at_least(self, 1, "epochs", "crop", "batch_size", "checkpoint_every")
+        if self.tracks is not None:
+            _check_at_least(self, 1, "tracks")
 
 
 @dataclass(frozen=True)
 class StemClassifierConfig:
-    """The stem classifier, whose features judge generated audio."""
+    """The reference stem classifier, whose features evaluate generated audio."""
 
-    width: int = 16
+    width: int = 16  # channels of the first convolution
     steps: int = 500
     batch_size: int = 16
     learning_rate: float = 2e-3  # peak of the one-cycle schedule
@@ -142,53 +152,91 @@ class StemClassifierConfig:
 
 @dataclass(frozen=True)
 class AudioEvaluationConfig:
-    """How regenerated and generated stems are judged."""
+    """The evaluation protocol of reconstructed and generated stems."""
 
-    curve_sdr_db: tuple[float, ...] = (9.0, 12.0, 15.0, 18.0, 21.0, 24.0)  # asked of reverse water-filling
-    heard_sdr_db: tuple[float, ...] = (12.0, 18.0, 24.0)  # of those, the points scored perceptually
-    fill: float = 0.75  # others, of `calibration_fills`, are scored on the validation tracks
+    curve_sdr_db: tuple[float, ...] = (9.0, 12.0, 15.0, 18.0, 21.0, 24.0)  # targets of reverse water-filling
+    perceptual_sdr_db: tuple[float, ...] = (12.0, 18.0, 24.0)  # the targets that are also scored perceptually
+    fill: float = 0.75  # amplitude of the noise; `calibration_fills` are scored on the validation tracks
     calibration_sdr_db: tuple[float, ...] = (17.5, 19.0, 20.5)
     calibration_fills: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
-    equal_sdr_db: tuple[float, ...] = (12.0, 16.0, 20.0)  # at which rates are compared with the closed form's
-    generated: int = 50  # of each stem
-    tracks: int | None = None  # of the split; None for all
+    equal_sdr_db: tuple[float, ...] = (12.0, 16.0, 20.0)  # SDRs at which rates are compared with the closed form
+    generated: int = 50  # clips of each stem
+    tracks: int | None = None  # number of tracks of the split, from the first; None for all
     seed: int = 0
 
 
-# SDR in dB that the published model's water levels aim for, of drums, bass, other, vocals: the recorded operating
-# point. RESULTS.md tells how it was chosen.
+# Target SDR in dB of the published model for drums, bass, other, vocals: the recorded operating point. RESULTS.md says
+# how it was chosen.
 OPERATING_SDR_DB = (18.6, 18.5, 18.5, 18.8)
+CHECKPOINT_SDR_DB = (12.0, 18.2)  # target SDRs at which checkpoints are compared
+SAMPLE_GRID_SIDE = 10  # rows and columns of the sample grid of each checkpoint
 
+IMAGE_PROFILES = {
+    "full": (ImageConfig(), EvaluationConfig()),
+    "quick": (ImageConfig(epochs=2, checkpoint_every=1), EvaluationConfig(count=2_000, seeds=(1000,))),
+}
 AUDIO_PROFILES = {
     "full": (AudioConfig(), AudioEvaluationConfig()),
     "quick": (
         AudioConfig(epochs=2, checkpoint_every=1, mel_channels=16, fine_channels=8, tracks=25),
-        AudioEvaluationConfig(curve_sdr_db=(12.0, 20.0), heard_sdr_db=(12.0,), generated=4, tracks=2),
+        AudioEvaluationConfig(curve_sdr_db=(12.0, 20.0), perceptual_sdr_db=(12.0,), generated=4, tracks=2),
     ),
 }
+PROFILES = tuple(IMAGE_PROFILES)
+FULL_TRAINING_DIGITS = 50_000
 FULL_TRAINING_TRACKS = 80
-PROFILES = {
-    "full": (ImageConfig(), EvaluationConfig()),
-    "quick": (ImageConfig(epochs=2, checkpoint_every=1), EvaluationConfig(count=2_000, seeds=(1000,))),
-}
-FULL_TRAINING_COUNT = 50_000  # digits
 
 
-def image_profile(name: str, training_count: int) -> tuple[ImageConfig, EvaluationConfig]:
-    """What to compute for `quick` (minutes) or `full` (the published result).
+def image_profile(name: str, training_digits: int) -> tuple[ImageConfig, EvaluationConfig]:
+    """Training and evaluation settings of the profile `quick` (minutes) or `full` (the published result).
 
-    On a smaller set the epochs, and the interval of checkpoints, grow in proportion: about as many steps are made.
+    On a smaller training set the epochs and the checkpoint interval grow in proportion, so that the number of steps
+    stays about the same.
     """
-    config, evaluation = PROFILES[name]
-    return _stretched(config, FULL_TRAINING_COUNT / training_count), evaluation
+    config, evaluation = IMAGE_PROFILES[name]
+    return _lengthen(config, FULL_TRAINING_DIGITS / training_digits), evaluation
 
 
 def audio_profile(name: str, training_tracks: int) -> tuple[AudioConfig, AudioEvaluationConfig]:
-    """Likewise, for the stem VAE."""
+    """Training and evaluation settings of the profile `quick` (minutes) or `full` (the published result).
+
+    With fewer training tracks the epochs and the checkpoint interval grow in proportion, so that the number of steps
+    stays about the same.
+    """
     config, evaluation = AUDIO_PROFILES[name]
-    return _stretched(config, (config.tracks or FULL_TRAINING_TRACKS) / training_tracks), evaluation
+    return _lengthen(config, (config.tracks or FULL_TRAINING_TRACKS) / training_tracks), evaluation
 
 
-def _stretched(config, ratio: float):
-    scale = max(1, round(ratio))
-    return replace(config, epochs=scale * config.epochs, checkpoint_every=scale * config.checkpoint_every)
+def _lengthen(config, ratio: float):
+    factor = max(1, round(ratio))
+    return replace(config, epochs=factor * config.epochs, checkpoint_every=factor * config.checkpoint_every)
+
+
+# --- configurations in files ---
+
+# Fields that older files lack, with the value that was in force when those files were written.
+VALUE_WHEN_ABSENT = {
+    ImageConfig: {"warm_up_steps": 0},
+    ClassifierConfig: {"label_smoothing": 0.0},
+    AudioConfig: {"beta1": 0.9, "warm_up_steps": 50},
+    StemClassifierConfig: {"label_smoothing": 0.05},
+}
+FORMER_NAMES = {"gradient_norm": "max_gradient_norm", "mel_deviation_db": "mel_loss_std_db"}
+
+Config = TypeVar("Config", ImageConfig, ClassifierConfig, AudioConfig, StemClassifierConfig)
+
+
+def from_json(kind: type[Config], content: dict) -> Config:
+    """Rebuild a configuration from its JSON object.
+
+    A field that the object lacks gets the value that was in force when such files were written, never today's default.
+
+    Raises:
+        CheckpointError: `content` has an unknown field, or lacks one that files have always had.
+    """
+    content = VALUE_WHEN_ABSENT[kind] | {FORMER_NAMES.get(name, name): value for name, value in content.items()}
+    names = {field.name for field in fields(kind)}
+    if content.keys() != names:
+        unknown, missing = sorted(content.keys() - names), sorted(names - content.keys())
+        raise CheckpointError(f"no {kind.__name__}: unknown fields {unknown}, missing fields {missing}")
+    return kind(**content)

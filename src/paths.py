@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from src.errors import UsageError
+
 ROOT = Path(__file__).resolve().parents[1]
 MNIST = ROOT / "data" / "MNIST" / "raw"
 MUSDB18 = ROOT / "data" / "MUSDB18"
@@ -14,10 +16,13 @@ RESULTS = ROOT / "RESULTS.md"
 
 @dataclass(frozen=True)
 class RunPaths:
-    """Where one training run keeps its files.
+    """The files of one training run.
 
-    The run `full` owns the top folders, whose files are committed; any other run keeps to a sub-folder of its own name
-    in each of them, so that trying something never touches the published results.
+    The run `full` owns the top folders, whose files are committed. Any other run uses a sub-folder of its own name in
+    each of them, so it never touches the published results.
+
+    Raises:
+        UsageError: `run` is not a valid folder name.
     """
 
     run: str = "full"
@@ -25,7 +30,7 @@ class RunPaths:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w-]+", self.run) or self.run == "figures":
-            raise ValueError(f"{self.run!r} cannot name a run: use letters, digits, - and _")
+            raise UsageError(f"{self.run!r} cannot name a run: use letters, digits, - and _")
 
     def _folder(self, name: str) -> Path:
         return self.root / name if self.run == "full" else self.root / name / self.run
@@ -42,7 +47,12 @@ class RunPaths:
 
     @property
     def training_log(self) -> Path:
-        """Losses of each epoch and scores of each checkpoint, one JSON object a line."""
+        """JSON lines: one object with the losses of each epoch, and one with the scores of each checkpoint."""
+        raise NotImplementedError
+
+    @property
+    def metrics(self) -> Path:
+        """Recorded scores."""
         raise NotImplementedError
 
     def checkpoint(self, epoch: int) -> Path:
@@ -52,105 +62,123 @@ class RunPaths:
 
 @dataclass(frozen=True)
 class ImagePaths(RunPaths):
-    """The files of a DCGAN's run."""
+    """The files of a DCGAN's training run."""
 
     @property
     def checkpoints(self) -> Path:
+        """Folder of the training states."""
         return self._folder("image_checkpoints")
 
     @property
     def samples(self) -> Path:
+        """Folder of generated digits."""
         return self._folder("generated_images")
 
     @property
     def metrics_folder(self) -> Path:
+        """Folder of everything measured."""
         return self._folder("metrics")
 
     def grid(self, epoch: int) -> Path:
-        """Sample grid of the checkpoint after `epoch` epochs: always the same latents."""
+        """Sample grid of the checkpoint after `epoch` epochs; every checkpoint shows the same latents."""
         return self.samples / f"epoch_{epoch:03d}.png"
 
     @property
     def weights(self) -> Path:
+        """Published weights: the averaged generator of the best checkpoint."""
         return self.checkpoints / "generator.safetensors"
 
     @property
     def classifier(self) -> Path:
-        """Reference classifier, shared by all runs."""
+        """Reference digit classifier, shared by all runs."""
         return self.root / "image_checkpoints" / "classifier.safetensors"
 
     @property
     def training_log(self) -> Path:
+        """JSON lines: one object with the losses of each epoch, and one with the scores of each checkpoint."""
         return self.metrics_folder / "image_training.jsonl"
 
     @property
     def metrics(self) -> Path:
+        """Recorded scores of `image evaluate`."""
         return self.metrics_folder / "image_metrics.json"
 
     @property
     def ablation(self) -> Path:
+        """Recorded table of `image ablate`."""
         return self.metrics_folder / "image_ablation.json"
 
     @property
     def benchmark(self) -> Path:
+        """Recorded timings of `image bench`."""
         return self.metrics_folder / "benchmark.json"
 
     @property
     def figures(self) -> Path:
+        """Folder of the figures in RESULTS.md."""
         return self.metrics_folder / "figures"
 
 
 @dataclass(frozen=True)
 class AudioPaths(RunPaths):
-    """The files of a stem VAE's run."""
+    """The files of a stem VAE's training run."""
 
     @property
     def checkpoints(self) -> Path:
+        """Folder of the training states."""
         return self._folder("audio_checkpoints")
 
     @property
     def reconstructions(self) -> Path:
+        """Folder of the reconstructed excerpts."""
         return self._folder("reconstructed_audio")
 
     @property
     def generated(self) -> Path:
+        """Folder of generated audio."""
         return self._folder("generated_audio")
 
     @property
     def spectrograms(self) -> Path:
+        """Folder of the excerpts' spectrograms."""
         return self._folder("spectrograms")
 
     @property
     def results(self) -> Path:
+        """Folder of everything measured."""
         return self._folder("audio_results")
 
     @property
     def weights(self) -> Path:
+        """Published weights: the averaged model of the best checkpoint."""
         return self._folder("final_audio_model") / "model.safetensors"
 
     @property
     def classifier(self) -> Path:
-        """Stem classifier, shared by all runs."""
+        """Reference stem classifier, shared by all runs."""
         return self.root / "audio_checkpoints" / "classifier.safetensors"
 
     def reconstruction(self, epoch: int, stem: str) -> Path:
-        """A validation excerpt as the checkpoint after `epoch` epochs regenerates it: always the same one."""
+        """A validation excerpt, reconstructed by the checkpoint after `epoch` epochs; always the same excerpt."""
         return self.reconstructions / f"epoch_{epoch:03d}_{stem}.flac"
 
     def spectrogram(self, epoch: int) -> Path:
-        """Log-mel spectrograms of those excerpts, as heard and as decoded."""
+        """Log-mel spectrograms of those excerpts: of the originals, and decoded from `z_mel`."""
         return self.spectrograms / f"epoch_{epoch:03d}.png"
 
     @property
     def training_log(self) -> Path:
+        """JSON lines: one object with the losses of each epoch, and one with the scores of each checkpoint."""
         return self.results / "audio_training.jsonl"
 
     @property
     def metrics(self) -> Path:
+        """Recorded scores of `audio evaluate`."""
         return self.results / "audio_metrics.json"
 
     @property
     def figures(self) -> Path:
+        """Folder of the figures in RESULTS.md."""
         return self.results / "figures"
 
 
@@ -159,6 +187,6 @@ AUDIO = AudioPaths()
 
 
 def relative(path: Path) -> str:
-    """`path` as shown to people: relative to the repository where it lies inside, with forward slashes."""
+    """`path` as shown to people: relative to the repository if it lies inside, with forward slashes."""
     path = Path(path)
     return (path.relative_to(ROOT) if path.is_relative_to(ROOT) else path).as_posix()

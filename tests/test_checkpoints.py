@@ -1,26 +1,17 @@
-"""Atomic writes, safe loads, and one clear line for each damaged file."""
+"""Safe loads of states and weights, and one clear line for each damaged file."""
 
+import hashlib
+import json
 import os
 import pickle
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from src import checkpoints
-
-
-def test_a_failed_write_leaves_the_previous_file_and_nothing_else(tmp_path):
-    path = tmp_path / "file.txt"
-    path.write_text("whole")
-
-    def fail(temporary):
-        temporary.write_text("half")
-        raise RuntimeError("disk full")
-
-    with pytest.raises(RuntimeError, match="disk full"):
-        checkpoints.write_atomically(path, fail)
-    assert path.read_text() == "whole"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["file.txt"]
+from src import checkpoints, paths
+from src.config import AudioConfig, ClassifierConfig, ImageConfig, StemClassifierConfig, from_json
+from src.errors import CheckpointError
 
 
 def test_state_comes_back_as_it_was(tmp_path):
@@ -34,6 +25,7 @@ def test_state_comes_back_as_it_was(tmp_path):
 def test_weights_come_back_with_their_description(tmp_path):
     weights = {"a": torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last), "count": torch.tensor(7)}
     checkpoints.save_weights(tmp_path / "model.safetensors", weights, {"epoch": 5})
+    (tmp_path / "model.json").unlink()  # the file alone is the model
     loaded, description = checkpoints.load_weights(tmp_path / "model.safetensors")
     assert description == {"epoch": 5}
     assert all(torch.equal(loaded[name], weights[name]) for name in weights)
@@ -46,7 +38,7 @@ class Malicious:
 
 def test_code_in_a_state_is_refused(tmp_path, capfd):
     (tmp_path / "state.pt").write_bytes(pickle.dumps(Malicious(), protocol=2))
-    with pytest.raises(checkpoints.CheckpointError, match=r"state\.pt cannot be read"):
+    with pytest.raises(CheckpointError, match=r"state\.pt cannot be read"):
         checkpoints.load_state(tmp_path / "state.pt")
     assert "code ran" not in capfd.readouterr().out
 
@@ -57,19 +49,39 @@ def test_truncated_files_are_named(tmp_path, keep):
     checkpoints.save_weights(tmp_path / "model.safetensors", {"tensor": torch.randn(100)}, {})
     for name in ("state.pt", "model.safetensors"):
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:keep])
-    with pytest.raises(checkpoints.CheckpointError, match=r"state\.pt cannot be read"):
+    with pytest.raises(CheckpointError, match=r"state\.pt cannot be read"):
         checkpoints.load_state(tmp_path / "state.pt")
-    with pytest.raises(checkpoints.CheckpointError, match=r"model\.safetensors is damaged"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
         checkpoints.load_weights(tmp_path / "model.safetensors")
 
 
 def test_missing_files_are_named(tmp_path):
-    for load in (checkpoints.load_state, checkpoints.load_weights, checkpoints.load_json):
-        with pytest.raises(checkpoints.CheckpointError, match=r"nothing\.pt does not exist"):
+    for load in (checkpoints.load_state, checkpoints.load_weights):
+        with pytest.raises(CheckpointError, match=r"nothing\.pt does not exist"):
             load(tmp_path / "nothing.pt")
 
 
-def test_damaged_json_is_named(tmp_path):
-    (tmp_path / "metrics.json").write_text('{"final": ')
-    with pytest.raises(checkpoints.CheckpointError, match=r"metrics\.json is not valid JSON"):
-        checkpoints.load_json(tmp_path / "metrics.json")
+def test_weights_without_a_description_are_refused(tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "bare.safetensors")
+    with pytest.raises(CheckpointError, match=r"bare\.safetensors carries no description"):
+        checkpoints.load_weights(tmp_path / "bare.safetensors")
+
+
+PUBLISHED = {  # SHA-256 over name, type, shape and bytes of every tensor, sorted by name
+    paths.IMAGE.weights: (ImageConfig, "50c3ff033847aefe90484d8d56880a0d5280649019e7ee86deedebcf7207d3ae"),
+    paths.IMAGE.classifier: (ClassifierConfig, "43a759ba94b74b023dd0c8907dc701c1a78c162a0392efc7101187e683a7a0cc"),
+    paths.AUDIO.weights: (AudioConfig, "e9c8bb9ba541e8ac9b11da1c3293ec3099495e96bc8ba4d29ff4c2ab38ff48f7"),
+    paths.AUDIO.classifier: (StemClassifierConfig, "f171a52e41d2fdfdeff55620947f97ee28dc2246c474c81acf7f8fdfceac4237"),
+}
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_published_models_hold_their_tensors_and_their_configuration(path):
+    kind, expected = PUBLISHED[path]
+    weights, description = checkpoints.load_weights(path)
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
+    assert digest.hexdigest() == expected
+    from_json(kind, description["config"])
+    assert json.loads(path.with_suffix(".json").read_text(encoding="utf-8")) == description

@@ -1,10 +1,12 @@
 """What configurations refuse, and how profiles adapt to a small data set."""
 
+import json
 from dataclasses import asdict
 
 import pytest
 
-from src.config import AudioConfig, audio_profile
+from src.config import AudioConfig, ClassifierConfig, ImageConfig, StemClassifierConfig, audio_profile, from_json
+from src.errors import CheckpointError
 
 
 @pytest.mark.parametrize(
@@ -28,7 +30,39 @@ def test_a_setting_that_makes_no_sense_is_named(change, message):
 
 def test_config_survives_json():
     config = AudioConfig(seed=3)
-    assert AudioConfig(**{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}) == config
+    assert from_json(AudioConfig, json.loads(json.dumps(asdict(config)))) == config
+
+
+@pytest.mark.parametrize(
+    ("kind", "absent"),
+    [
+        (ImageConfig, {"warm_up_steps": 0}),
+        (AudioConfig, {"beta1": 0.9, "warm_up_steps": 50}),
+        (ClassifierConfig, {"label_smoothing": 0.0}),
+        (StemClassifierConfig, {"label_smoothing": 0.05}),
+    ],
+)
+def test_a_field_that_an_old_file_lacks_means_what_was_true_then(kind, absent, monkeypatch):
+    content = {name: value for name, value in asdict(kind()).items() if name not in absent}
+    config = from_json(kind, content)
+    assert {name: getattr(config, name) for name in absent} == absent
+    content["seed"] = 5  # what the file says wins over what is known of old files
+    assert from_json(kind, content).seed == 5
+
+
+def test_a_field_of_a_former_name_is_read():
+    content = asdict(AudioConfig())
+    content["gradient_norm"], content["mel_deviation_db"] = 7.0, 11.0
+    del content["max_gradient_norm"], content["mel_loss_std_db"]
+    config = from_json(AudioConfig, content)
+    assert (config.max_gradient_norm, config.mel_loss_std_db) == (7.0, 11.0)
+
+
+def test_unknown_and_missing_fields_are_named():
+    content = asdict(ImageConfig()) | {"layers": 3}
+    del content["latent_dim"]
+    with pytest.raises(CheckpointError, match=r"unknown fields \['layers'\], missing fields \['latent_dim'\]"):
+        from_json(ImageConfig, content)
 
 
 def test_a_profile_makes_as_many_steps_on_one_track_as_on_all():

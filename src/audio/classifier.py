@@ -1,7 +1,6 @@
-"""The stem classifier: the ears behind the scores of generated audio.
+"""The reference stem classifier; its features and answers evaluate generated audio.
 
-It reads the log-mel spectrogram of a few seconds and names the stem; its penultimate features carry the Frechet
-distance. Weights and accuracy are committed, so the scores mean the same everywhere and work offline.
+It classifies the log-mel spectrogram of a few seconds. The Frechet distance is taken between its penultimate features.
 """
 
 from collections.abc import Iterator
@@ -11,98 +10,82 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from src import checkpoints, classification, paths, runtime
-from src.audio import spectrogram
-from src.audio.data import SILENCE, STEMS, Tracks, draw_excerpt
-from src.config import AudioConfig, StemClassifierConfig
+from src import classifiers, paths, runtime
+from src.audio.data import Tracks, draw_excerpt
+from src.audio.spectrogram import MelSpectrogram
+from src.classifiers import convolution_block
+from src.config import SILENT_EXCERPT_POWER, STEMS, AudioConfig, StemClassifierConfig
 
 FEATURES = 64
-SECONDS = 3.0  # of the excerpts that it is trained on and judges
+SECONDS = 3.0  # length of the excerpts that it is trained on and classifies
+RANGE_DB = 80.0  # range of its input below the loudest bin
 
 
-class StemClassifier(nn.Module):
+class StemClassifier(classifiers.ReferenceClassifier):
     """Waveforms (batch, samples) with full scale 1 -> 4 logits, in the order of `STEMS`, through 64 features."""
 
     def __init__(self, config: StemClassifierConfig):
         super().__init__()
+        self.spectrogram = MelSpectrogram.from_config(AudioConfig())
         width = config.width
         self.convolutions = nn.Sequential(
-            *_block(1, width), nn.MaxPool2d(2),
-            *_block(width, 2 * width), nn.MaxPool2d(2),
-            *_block(2 * width, 4 * width), nn.MaxPool2d(2),
-            *_block(4 * width, FEATURES),
+            *convolution_block(1, width), nn.MaxPool2d(2),
+            *convolution_block(width, 2 * width), nn.MaxPool2d(2),
+            *convolution_block(2 * width, 4 * width), nn.MaxPool2d(2),
+            *convolution_block(4 * width, FEATURES),
         )  # fmt: skip
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(FEATURES, len(STEMS))
 
-    def features(self, waveforms: Tensor) -> Tensor:
+    def features(self, inputs: Tensor) -> Tensor:
         """Penultimate activations (batch, 64), non-negative, means over time and frequency."""
-        form = AudioConfig()
-        mel = spectrogram.log_mel(waveforms, form.sample_rate, form.mel_bands, form.mel_window, form.mel_hop)
-        loudest = mel.amax(dim=(1, 2), keepdim=True)
-        pictures = (torch.maximum(mel, loudest - 80) - loudest) / 20 + 2
-        pictures = functional.avg_pool2d(pictures[:, None], (2, 1))  # 43 frames a second are enough to tell stems apart
-        return self.convolutions(pictures).mean(dim=(2, 3))
-
-    def forward(self, waveforms: Tensor) -> Tensor:
-        return self.output(self.dropout(self.features(waveforms)))
-
-
-def _block(inputs: int, outputs: int) -> list[nn.Module]:
-    return [
-        nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    ]
+        log_mel = self.spectrogram.log_mel(inputs)
+        loudest = log_mel.amax(dim=(1, 2), keepdim=True)
+        scaled = (torch.maximum(log_mel, loudest - RANGE_DB) - loudest) / 20 + 2
+        halved = functional.avg_pool2d(scaled[:, None], (2, 1))  # 43 frames a second are enough to tell stems apart
+        return self.convolutions(halved).mean(dim=(2, 3))
 
 
 def load_classifier(path: Path = paths.AUDIO.classifier) -> StemClassifier:
-    """The committed classifier, in evaluation mode, on this process's device."""
-    weights, description = checkpoints.load_weights(path)
-    classifier = StemClassifier(StemClassifierConfig(**description["config"]))
-    classifier.load_state_dict(weights)
-    return classifier.eval().to(runtime.device())
+    """The published classifier, in evaluation mode, on this process's device. Raises CheckpointError."""
+    return classifiers.load(path, StemClassifier, StemClassifierConfig)
 
 
-@torch.inference_mode()
 def describe(classifier: StemClassifier, waveforms: Tensor, batch_size: int = 50) -> tuple[Tensor, Tensor]:
-    """Features (count, 64) and logits (count, 4), float32 on the CPU, of waveforms (count, samples)."""
-    if classifier.training:
-        raise ValueError("the classifier is in training mode: call .eval() first")
-    where = next(classifier.parameters()).device
-    features = torch.cat([classifier.features(batch.to(where)) for batch in waveforms.split(batch_size)])
-    return features.cpu(), classifier.output(features).cpu()
+    """Features (count, 64) and logits (count, 4), float32 on the CPU, of waveforms (count, samples).
+
+    Raises:
+        ValueError: the classifier is in training mode.
+    """
+    return classifiers.describe(classifier, waveforms, batch_size)
 
 
-def excerpts(tracks: Tracks, stem: int) -> Tensor:
-    """Every whole excerpt (count, samples) of a stem that is not silent, side by side from each track's beginning."""
+def excerpts(tracks: Tracks, stem_index: int) -> Tensor:
+    """Consecutive excerpts (count, samples) of a stem, from the beginning of each track, without the silent ones."""
     samples = int(SECONDS * tracks.sample_rate)
-    parts = [stems[stem].unfold(0, samples, samples) for stems in tracks.waveforms if stems.shape[1] >= samples]
+    parts = [stems[stem_index].unfold(0, samples, samples) for stems in tracks.waveforms if stems.shape[1] >= samples]
     together = torch.cat(parts)
-    return together[together.square().mean(1) > SILENCE]
+    return together[together.square().mean(1) > SILENT_EXCERPT_POWER]
 
 
 def accuracy(classifier: StemClassifier, tracks: Tracks) -> float:
     """Share of the tracks' excerpts whose stem has the largest logit, mean over stems."""
-    shares = []
-    for stem in range(len(STEMS)):
-        _, logits = describe(classifier, excerpts(tracks, stem))
-        shares.append((logits.argmax(1) == stem).double().mean().item())
+    outputs = [describe(classifier, excerpts(tracks, stem_index)) for stem_index in range(len(STEMS))]
+    shares = [classifiers.accuracy(logits, stem_index) for stem_index, (_, logits) in enumerate(outputs)]
     return sum(shares) / len(shares)
 
 
 def train(config: StemClassifierConfig, tracks: Tracks, progress: bool = True) -> StemClassifier:
-    """Train on random excerpts of `tracks`; returned in evaluation mode."""
-    where = runtime.device()
+    """Train on random excerpts of `tracks`. Returned in evaluation mode."""
     torch.manual_seed(config.seed)
-    classifier = StemClassifier(config).to(where)
-    classification.fit(classifier, _batches(config, tracks), config.steps, config, progress)
+    classifier = StemClassifier(config).to(runtime.device())
+    classifiers.fit(classifier, _batches(config, tracks), config.steps, config, progress)
     return classifier
 
 
 def _batches(config: StemClassifierConfig, tracks: Tracks) -> Iterator[tuple[Tensor, Tensor]]:
     stream = runtime.random_stream(config.seed)
     samples = int(SECONDS * tracks.sample_rate)
-    stems = torch.arange(config.batch_size) % len(STEMS)
+    labels = torch.arange(config.batch_size) % len(STEMS)
     for _ in range(config.steps):
-        yield torch.stack([draw_excerpt(tracks, int(stem), samples, stream) for stem in stems]), stems
+        yield torch.stack([draw_excerpt(tracks, int(label), samples, stream) for label in labels]), labels

@@ -1,136 +1,153 @@
-"""The protocol that judges a model: a quick look at every checkpoint, and the whole measurement on the test tracks."""
+"""The evaluation protocol of the stem VAE: scores of a checkpoint, the full measurement, and the one of `verify`."""
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from copy import deepcopy
 from dataclasses import asdict, replace
-from functools import cache
+from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
-from src import paths, runtime
-from src.audio import classifier as stem_classifier
-from src.audio import generate, metrics, show, spectrogram, vae
-from src.audio.data import SILENCE, STEMS, Tracks, load_musdb18, resample, write_audio
-from src.config import OPERATING_SDR_DB, AudioEvaluationConfig
+from src import files, paths, runtime
+from src.audio import classifier, display, generate, metrics, vae
+from src.audio.data import Tracks, load_musdb18
+from src.audio.reconstruct import Reconstruction, reconstruct
+from src.audio.sound_files import pad_or_trim, resample, write_audio
+from src.audio.spectrogram import imdct, mdct
+from src.audio.water_filling import water_level
+from src.classifiers import accuracy
+from src.config import CHECKPOINT_SDR_DB, OPERATING_SDR_DB, SILENT_EXCERPT_POWER, STEMS, AudioEvaluationConfig
+from src.errors import DataError
+from src.metric_tables import (
+    AUDIO_METRICS,
+    FRECHET,
+    MEL_ERROR,
+    MEL_RATE,
+    MSE,
+    OBJECTIVE,
+    OPINION,
+    RATE,
+    RATE_MEAN,
+    RECOGNISED,
+    SDR,
+    SDR_GLOBAL,
+    SI_SDR,
+    SNR,
+    STFT_DISTANCE,
+    Metric,
+)
+from src.metrics import frechet_distance
 
-CHECKPOINT_SDRS_DB = (12.0, 18.2)  # at which checkpoints are compared
-# Shown at every checkpoint: of the validation tracks, one with all four stems that may be passed on (CC BY-NC-SA 4.0,
-# from MedleyDB).
+# The excerpt of each checkpoint: of a validation track that has all four stems and may be shared (CC BY-NC-SA 4.0, from
+# MedleyDB).
 CHECKPOINT_EXAMPLE = "Alexander Ross - Goodbye Bolero"
 CHECKPOINT_SECONDS = 4.0
+CHECKPOINT_MAX_SECONDS = 30  # of each validation track
 
-Row = dict[str, float]
-Scores = dict[str, float | int | None]
+Row = dict[str, float]  # scores of one track
+Summary = dict[str, float | int | None]  # scores of all tracks
+Result = TypeVar("Result")
 
 
 class Judge:
-    """Compares checkpoints on the validation tracks: always the same sound, water levels and noise."""
+    """Scores checkpoints on the validation tracks, always with the same excerpts, water levels and noise."""
 
     def __init__(self, tracks: Tracks):
-        named = CHECKPOINT_EXAMPLE if CHECKPOINT_EXAMPLE in tracks.names else tracks.names[0]
+        name = CHECKPOINT_EXAMPLE if CHECKPOINT_EXAMPLE in tracks.names else tracks.names[0]
         samples = int(CHECKPOINT_SECONDS * tracks.sample_rate)
-        self.example = tracks.waveforms[tracks.names.index(named)][:, :samples]
-        shortest = min(30 * tracks.sample_rate, *(stems.shape[1] for stems in tracks.waveforms))
-        self.stems = [torch.stack([stems[stem, :shortest] for stems in tracks.waveforms]) for stem in range(len(STEMS))]
+        self.example = tracks.waveforms[tracks.names.index(name)][:, :samples]  # (stems, samples)
+        longest = CHECKPOINT_MAX_SECONDS * tracks.sample_rate
+        shortest = min(longest, *(stems.shape[1] for stems in tracks.waveforms))
+        self.stems = [
+            torch.stack([stems[index, :shortest] for stems in tracks.waveforms]) for index in range(len(STEMS))
+        ]
 
     @torch.inference_mode()
-    def rank(self, model: vae.StemVAE) -> dict:
-        """`objective_kbit_s`, the negative evidence lower bound, mean over stems, tracks and two SDRs: lower is better.
-        Then of each stem at the higher SDR the medians of both rates in kbit/s, of the SDR and of the mel's error."""
-        where = next(model.parameters()).device
+    def score_checkpoint(self, model: vae.StemVAE) -> dict:
+        """`objective_kbit_s`, the negative ELBO, mean over stems, tracks and `CHECKPOINT_SDR_DB`; and for each stem, at
+        the last of these SDRs, the medians over tracks of both rates, the SDR and the error of the decoded mel."""
         scores, total = {}, 0.0
-        for stem, name in enumerate(STEMS):
-            heard = self.stems[stem]
-            waveforms = heard[heard.square().mean(1) > SILENCE].to(where)
+        for stem_index, stem in enumerate(STEMS):
+            waveforms = self.stems[stem_index]
+            waveforms = waveforms[waveforms.square().mean(1) > SILENT_EXCERPT_POWER].to(runtime.device())
+            log_mel = model.log_mel(waveforms)
             kbit = waveforms.shape[1] / model.config.sample_rate * vae.NATS_PER_KBIT
-            for sdr_db in CHECKPOINT_SDRS_DB:
-                wanted = torch.full((len(waveforms),), sdr_db, device=where)
+            for sdr_db in CHECKPOINT_SDR_DB:
+                target = torch.full((len(waveforms),), sdr_db, device=waveforms.device)
                 with torch.random.fork_rng(devices=[]):
                     torch.manual_seed(0)
-                    coded = model(waveforms, stem, vae.water_level(model.log_mel(waveforms), wanted, model.config))
-                rate = (coded.mel_divergence.sum(1) + coded.fine_divergence.sum(1)) / kbit
-                total += (rate + coded.distortion.sum(1) / 2 / kbit).mean().item()
-            decoded = spectrogram.imdct(coded.coefficients, waveforms.shape[1])
-            scores[name] = {
-                "rate_kbit_s": _median(rate.tolist()),
-                "mel_rate_kbit_s": _median((coded.mel_divergence.sum(1) / kbit).tolist()),
-                "sdr_global_db": _median(metrics.sdr_global(waveforms.cpu(), decoded.cpu()).tolist()),
-                "mel_error_db": _median(metrics.log_mel_error(coded.log_mel, coded.decoded_mel).tolist()),
-            }
-        return {"objective_kbit_s": round(total / len(STEMS) / len(CHECKPOINT_SDRS_DB), 4), **scores}
+                    output = model(waveforms, log_mel, stem_index, water_level(log_mel, target, model.spectrogram))
+                rate = (output.mel_divergence.sum(1) + output.fine_divergence.sum(1)) / kbit
+                total += (rate + output.distortion.sum(1) / 2 / kbit).mean().item()
+                scores[stem] = _checkpoint_row(waveforms, output, rate, kbit)  # the last SDR's row stays
+        return {OBJECTIVE: round(total / len(STEMS) / len(CHECKPOINT_SDR_DB), 4), **scores}
 
-    def illustrate(self, model: vae.StemVAE, where: paths.AudioPaths, epoch: int) -> None:
-        """Write the example as the model regenerates it, stem by stem, and its spectrograms beside the originals'."""
-        rate = model.config.sample_rate
-        heard, decoded = {}, {}
+    def illustrate(self, model: vae.StemVAE, run_paths: paths.AudioPaths, epoch: int) -> None:
+        """Write the example as the checkpoint reconstructs it, and its spectrograms beside those of the original."""
+        sample_rate = model.config.sample_rate
+        originals, decoded = {}, {}
         for stem, waveform in zip(STEMS, self.example, strict=True):
-            result = generate.reconstruct(model, waveform.numpy(), rate, stem)
-            write_audio(where.reconstruction(epoch, stem), result.waveform[None], rate)
-            heard[stem] = model.log_mel(waveform[None].to(runtime.device()))[0].cpu().numpy()
+            result = reconstruct(model, waveform.numpy(), sample_rate, stem)
+            write_audio(run_paths.reconstruction(epoch, stem), result.waveform[None], sample_rate)
+            originals[stem] = model.log_mel(waveform[None].to(runtime.device()))[0].cpu().numpy()
             decoded[f"{stem}, from z_mel"] = result.decoded_mel
-        show.save(show.spectrograms(heard | decoded, model.config), where.spectrogram(epoch))
+        figure = display.spectrogram_figure(originals | decoded, model.spectrogram)
+        display.save(figure, run_paths.spectrogram(epoch))
 
 
-def _median(values: list[float]) -> float:
-    return round(float(np.nanmedian(values)), 4)
+def _checkpoint_row(waveforms: Tensor, output: vae.StemOutput, rate: Tensor, kbit: float) -> Row:
+    decoded = imdct(output.coefficients, waveforms.shape[1])
+    values = {
+        RATE: rate,
+        MEL_RATE: output.mel_divergence.sum(1) / kbit,
+        SDR_GLOBAL: metrics.sdr_global(waveforms.cpu(), decoded.cpu()),
+        MEL_ERROR: metrics.log_mel_error(output.log_mel, output.decoded_mel),
+    }
+    return {name: round(float(np.nanmedian(value.tolist())), 4) for name, value in values.items()}
 
 
-# --- regenerated stems ---
+# --- the full measurement ---
 
 
 def evaluate(model: vae.StemVAE, config: AudioEvaluationConfig, split: str = "test") -> dict:
-    """Everything that RESULTS.md says of a model: `protocol`, and stem by stem `final` (the operating point), `curve`,
-    `closed_form`, `equal_sdr`, `perceptual`, `baselines`; then `resampled`, `generated` and `speed`."""
+    """Measure a model on the tracks of `split` by the full protocol.
+
+    Returns `protocol`, `calibration`; for each stem `final` (the operating point), `curve`, `closed_form`, `equal_sdr`,
+    `perceptual` and `baselines`; then `resampled` and `generated`.
+    """
     tracks = load_musdb18(split, model.config.sample_rate).first(config.tracks)
     measured = {"protocol": describe_protocol(config, tracks, split), "calibration": calibrate(model, config)}
-    parts = ("final", "curve", "closed_form", "equal_sdr", "perceptual", "baselines")
-    measured |= {part: {} for part in parts}
-    simple = closed_form(model)
-    for stem, name in enumerate(STEMS):
-        heard = audible(tracks, stem)
-        operating = OPERATING_SDR_DB[stem]
-        measured["final"][name] = measure(model, heard, name, operating)
-        measured["curve"][name] = [
-            measure(model, heard, name, sdr_db, listen=sdr_db in config.heard_sdr_db) for sdr_db in config.curve_sdr_db
-        ]
-        measured["closed_form"][name] = [measure(simple, heard, name, sdr_db) for sdr_db in config.curve_sdr_db]
-        measured["equal_sdr"][name] = [
-            compare(measured["curve"][name], measured["closed_form"][name], sdr_db) for sdr_db in config.equal_sdr_db
-        ]
-        measured["perceptual"][name] = [
-            row
-            for plain in measured["curve"][name]
-            if plain["asked_sdr_db"] in config.heard_sdr_db
-            for row in (plain, measure(model, heard, name, plain["asked_sdr_db"], config.fill, listen=True))
-        ]
-        measured["baselines"][name] = measure_baselines(model, heard, name)
+    stems = {stem: measure_stem(model, config, tracks, stem_index) for stem_index, stem in enumerate(STEMS)}
+    for part in stems[STEMS[0]]:
+        measured[part] = {stem: row[part] for stem, row in stems.items()}
     measured["resampled"] = measure_resampled(model, load_musdb18(split, 44_100).first(config.tracks))
     measured["generated"] = measure_generated(model, config, tracks)
-    measured["speed"] = measure_speed(model, tracks)
     return measured
 
 
-def calibrate(model: vae.StemVAE, config: AudioEvaluationConfig) -> dict[str, dict[str, list[Scores]]]:
-    """What the operating points and `fill` are chosen by: scores on the validation tracks."""
-    tracks = load_musdb18("validation", model.config.sample_rate).first(config.tracks)
-    return {
-        name: {
-            "sdr": [measure(model, audible(tracks, stem), name, sdr_db) for sdr_db in config.calibration_sdr_db],
-            "fill": [
-                measure(model, audible(tracks, stem), name, config.heard_sdr_db[0], fill, listen=True)
-                for fill in config.calibration_fills
-            ],
-        }
-        for stem, name in enumerate(STEMS)
-    }
+def remeasure(run_paths: paths.AudioPaths = paths.AUDIO) -> Iterator[tuple[str, Metric, float, float]]:
+    """Measure the published stem VAE again at its operating point. Yields a name, the metric, its recorded and its new
+    value.
+
+    Raises:
+        DataError: MUSDB18 is not available.
+    """
+    recorded = files.load_json(run_paths.metrics)["final"]
+    model = vae.load_model(run_paths.weights)
+    tracks = load_musdb18("test", model.config.sample_rate)
+    if not tracks.complete:
+        raise DataError("the recorded numbers were measured on MUSDB18, which is not here: run python -m src data")
+    for stem_index, stem in enumerate(STEMS):
+        measured = measure(model, non_silent(tracks, stem_index), stem, OPERATING_SDR_DB[stem_index])
+        for metric in AUDIO_METRICS:
+            if metric.tolerance is not None:
+                yield f"{stem} {metric}", metric, recorded[stem][metric], measured[metric]
 
 
 def describe_protocol(config: AudioEvaluationConfig, tracks: Tracks, split: str) -> dict:
+    """Definitions, counts, seeds and machine of a measurement."""
     return asdict(config) | {
         "data": tracks.source,
         "split": split,
@@ -139,149 +156,182 @@ def describe_protocol(config: AudioEvaluationConfig, tracks: Tracks, split: str)
         "aggregation": "median over the 1-second windows of a track (sdr_museval_db), then over tracks",
         "latents": "sampled from their posteriors",
         "operating_sdr_db": dict(zip(STEMS, OPERATING_SDR_DB, strict=True)),
-        "machine": runtime.describe(),
+        "machine": runtime.describe_machine(),
     }
 
 
-def audible(tracks: Tracks, stem: int) -> list[Tensor]:
-    """Each track's waveform (samples,) of a stem, those that are silent throughout left out."""
-    return [stems[stem] for stems in tracks.waveforms if stems[stem].square().mean() > SILENCE]
+def calibrate(model: vae.StemVAE, config: AudioEvaluationConfig) -> dict[str, dict[str, list[Summary]]]:
+    """Scores on the validation tracks from which the operating points and `fill` are chosen."""
+    tracks = load_musdb18("validation", model.config.sample_rate).first(config.tracks)
+    calibration = {}
+    for stem_index, stem in enumerate(STEMS):
+        waveforms = non_silent(tracks, stem_index)
+        calibration[stem] = {
+            "sdr": [measure(model, waveforms, stem, sdr_db) for sdr_db in config.calibration_sdr_db],
+            "fill": [
+                measure(model, waveforms, stem, config.perceptual_sdr_db[0], fill, perceptual=True)
+                for fill in config.calibration_fills
+            ],
+        }
+    return calibration
 
 
-def closed_form(model: vae.StemVAE) -> vae.StemVAE:
-    """The same model with the same `z_mel`, whose `z_fine` is plain reverse water-filling: nothing learned in it."""
-    simple = deepcopy(model)
-    for fine in simple.fine:
-        for head in (fine.noise, fine.variance, fine.gain):
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
-    return simple
+def measure_stem(model: vae.StemVAE, config: AudioEvaluationConfig, tracks: Tracks, stem_index: int) -> dict:
+    """All scores of one stem: `final`, `curve`, `closed_form`, `equal_sdr`, `perceptual` and `baselines`."""
+    stem, waveforms = STEMS[stem_index], non_silent(tracks, stem_index)
+    final = measure(model, waveforms, stem, OPERATING_SDR_DB[stem_index])
+    curve = [
+        measure(model, waveforms, stem, sdr_db, perceptual=sdr_db in config.perceptual_sdr_db)
+        for sdr_db in config.curve_sdr_db
+    ]
+    plain = vae.closed_form(model)
+    closed_form = [measure(plain, waveforms, stem, sdr_db) for sdr_db in config.curve_sdr_db]
+    perceptual = []
+    for row in curve:
+        if row["asked_sdr_db"] in config.perceptual_sdr_db:
+            perceptual += [row, measure(model, waveforms, stem, row["asked_sdr_db"], config.fill, perceptual=True)]
+    return {
+        "final": final,
+        "curve": curve,
+        "closed_form": closed_form,
+        "equal_sdr": [compare(curve, closed_form, sdr_db) for sdr_db in config.equal_sdr_db],
+        "perceptual": perceptual,
+        "baselines": measure_baselines(model, waveforms, stem),
+    }
+
+
+def non_silent(tracks: Tracks, stem_index: int) -> list[Tensor]:
+    """Each track's waveform (samples,) of a stem, without the tracks in which it is silent."""
+    return [stems[stem_index] for stems in tracks.waveforms if stems[stem_index].square().mean() > SILENT_EXCERPT_POWER]
 
 
 def measure(
-    model: vae.StemVAE, heard: list[Tensor], stem: str, sdr_db: float, fill: float = 0.0, listen: bool = False
-) -> Scores:
-    """Regenerate waveforms (samples,) of a stem at one water level each; the medians of their scores."""
-    rate = model.config.sample_rate
+    model: vae.StemVAE,
+    waveforms: list[Tensor],
+    stem: str,
+    sdr_db: float,
+    fill: float = 0.0,
+    perceptual: bool = False,
+) -> Summary:
+    """Scores of waveforms (samples,) of a stem, reconstructed at one target SDR; `perceptual` adds opinion scores."""
+    sample_rate = model.config.sample_rate
 
-    def one(reference: Tensor) -> Row:
-        result = generate.reconstruct(model, reference.numpy(), rate, stem, -sdr_db, fill)
-        estimate = torch.from_numpy(result.waveform)
+    def measure_track(reference: Tensor) -> Row:
+        result = reconstruct(model, reference.numpy(), sample_rate, stem, sdr_db, fill)
         mel_error = metrics.log_mel_error(model.log_mel(reference[None])[0], torch.from_numpy(result.decoded_mel))
-        row = {"rate_kbit_s": result.rate, "mel_rate_kbit_s": result.mel_rate, "mel_error_db": mel_error.item()}
-        return row | score(reference, estimate, rate, listen)
+        scores = score(reference, torch.from_numpy(result.waveform), sample_rate, perceptual)
+        return {RATE: result.rate, MEL_RATE: result.mel_rate, MEL_ERROR: mel_error.item()} | scores
 
-    rows = over_tracks(one, heard, f"{stem}, {sdr_db:g} dB")
+    rows = map_tracks(measure_track, waveforms, f"{stem}, {sdr_db:g} dB")
     return {"asked_sdr_db": sdr_db, "fill": fill, **summarise(rows)}
 
 
-def over_tracks(one: Callable[[Tensor], Row], heard: list[Tensor], name: str) -> list[Row]:
-    """`one` of every waveform, as many at a time as there are threads, each with a single one."""
+def map_tracks(function: Callable[[Tensor], Result], waveforms: list[Tensor], description: str) -> list[Result]:
+    """Apply `function` to each waveform in a thread pool, one intra-op thread for each worker."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(threads) as pool:
-            return list(tqdm(pool.map(one, heard), total=len(heard), desc=name, unit="track", leave=False))
+            results = pool.map(function, waveforms)
+            return list(tqdm(results, total=len(waveforms), desc=description, unit="track", leave=False))
     finally:
         torch.set_num_threads(threads)
 
 
-def score(reference: Tensor, estimate: Tensor, sample_rate: int, listen: bool) -> Row:
-    """Every metric of one regenerated waveform (samples,); the predicted opinion score only where asked for."""
+def score(reference: Tensor, estimate: Tensor, sample_rate: int, perceptual: bool) -> Row:
+    """Every metric of one reconstructed waveform (samples,); `perceptual` adds the opinion score, which is slow."""
     windows = metrics.sdr_museval(reference, estimate, sample_rate)
     row = {
-        "sdr_museval_db": metrics.median(windows),
+        SDR: metrics.median(windows),
         "windows": len(windows),
         "windows_skipped": int(windows.isnan().sum()),
-        "sdr_global_db": metrics.sdr_global(reference, estimate).item(),
-        "si_sdr_db": metrics.si_sdr(reference, estimate).item(),
-        "snr_db": metrics.snr(reference, estimate).item(),
-        "mse": metrics.mse(reference, estimate).item(),
-        "stft_distance": metrics.stft_distance(reference, estimate).item(),
+        SDR_GLOBAL: metrics.sdr_global(reference, estimate).item(),
+        SI_SDR: metrics.si_sdr(reference, estimate).item(),
+        SNR: metrics.snr(reference, estimate).item(),
+        MSE: metrics.mse(reference, estimate).item(),
+        STFT_DISTANCE: metrics.stft_distance(reference, estimate).item(),
     }
-    if listen and (mos := metrics.zimtohrli_mos(reference.numpy(), estimate.numpy(), sample_rate)) is not None:
-        row["zimtohrli_mos"] = mos
+    if perceptual and (mos := metrics.zimtohrli_mos(reference.numpy(), estimate.numpy(), sample_rate)) is not None:
+        row[OPINION] = mos
     return row
 
 
-def summarise(rows: list[Row]) -> Scores:
-    """Medians over tracks; of the rate also the mean; of windows the sum."""
-    counts = ("windows", "windows_skipped")
-    summary = {"tracks": len(rows)}
+def summarise(rows: list[Row]) -> Summary:
+    """Medians over tracks, None where no track has a value; of the rate also the mean, of windows the sum."""
+    summary: Summary = {"tracks": len(rows)}
     for key in rows[0]:
         values = [row[key] for row in rows]
-        if key in counts:
+        if key in ("windows", "windows_skipped"):
             summary[key] = sum(values)
         else:
-            middle = float(np.nanmedian(values)) if not np.isnan(values).all() else None
-            summary[key] = middle if middle is None else float(f"{middle:.5g}")
-    if "rate_kbit_s" in rows[0]:
-        summary["rate_mean_kbit_s"] = float(f"{np.mean([row['rate_kbit_s'] for row in rows]):.5g}")
+            defined = not np.isnan(values).all()
+            summary[key] = _round(np.nanmedian(values)) if defined else None
+    if RATE in rows[0]:
+        summary[RATE_MEAN] = _round(np.mean([row[RATE] for row in rows]))
     return summary
 
 
-def compare(curve: list[Scores], other: list[Scores], sdr_db: float) -> Row:
-    """Rates in kbit/s of two curves at one SDR, linearly between the measured points, and the share saved; None where
-    a curve does not reach that SDR."""
-    ours, theirs = (rate_at(sdr_db, rows) for rows in (curve, other))
-    saved = None if ours is None or theirs is None else round(1 - ours / theirs, 4)
-    return {"sdr_db": sdr_db, "rate_kbit_s": ours, "closed_form_rate_kbit_s": theirs, "saved": saved}
+def _round(value: float) -> float:
+    return float(f"{float(value):.5g}")
 
 
-def rate_at(sdr_db: float, curve: list[Scores]) -> float | None:
-    ratios, rates = ([row[key] for row in curve] for key in ("sdr_museval_db", "rate_kbit_s"))
+def compare(curve: list[Summary], closed_form: list[Summary], sdr_db: float) -> Row:
+    """Rates in kbit/s of two curves at one SDR, and the share saved by the first; None where a curve does not reach
+    that SDR."""
+    rate, closed_form_rate = (rate_at(sdr_db, rows) for rows in (curve, closed_form))
+    saved = None if rate is None or closed_form_rate is None else round(1 - rate / closed_form_rate, 4)
+    return {"sdr_db": sdr_db, RATE: rate, "closed_form_rate_kbit_s": closed_form_rate, "saved": saved}
+
+
+def rate_at(sdr_db: float, curve: list[Summary]) -> float | None:
+    """The rate of a curve at an SDR, by linear interpolation between its points; None outside of them."""
+    ratios, rates = ([row[key] for row in curve] for key in (SDR, RATE))
     return round(float(np.interp(sdr_db, ratios, rates)), 4) if ratios[0] <= sdr_db <= ratios[-1] else None
 
 
-def measure_baselines(model: vae.StemVAE, heard: list[Tensor], stem: str) -> dict[str, Scores]:
-    """What the model's scores are to be seen beside, each named for what it is."""
-    config = model.config
-    sdr_db = OPERATING_SDR_DB[STEMS.index(stem)]
-    form = (config.sample_rate, config.mel_window, config.mel_hop)
+def measure_baselines(model: vae.StemVAE, waveforms: list[Tensor], stem: str) -> dict[str, Summary]:
+    """Baselines at the operating point: silence, low-pass, Griffin-Lim, oracle phase."""
+    config, mel = model.config, model.spectrogram
+    bins = config.mdct_bins[STEMS.index(stem)]
 
-    @cache
-    def decoded_mel(reference: Tensor) -> Tensor:
-        result = generate.reconstruct(model, reference.numpy(), config.sample_rate, stem, -sdr_db)
-        return torch.from_numpy(result.decoded_mel)
-
-    def low_pass(reference: Tensor) -> Tensor:
-        bins = config.mdct_bins[STEMS.index(stem)]
-        coefficients = spectrogram.mdct(reference, bins)
+    def measure_track(reference: Tensor) -> dict[str, Row]:
+        samples = len(reference)
+        coefficients = mdct(reference, bins)
         coefficients[..., bins // 4 :] = 0
-        return spectrogram.imdct(coefficients, len(reference))
+        decoded_mel = torch.from_numpy(reconstruct(model, reference.numpy(), config.sample_rate, stem).decoded_mel)
+        estimates = {
+            "silence": torch.zeros_like(reference),
+            "low_pass": imdct(coefficients, samples),
+            "griffin_lim_true_mel": mel.griffin_lim(model.log_mel(reference[None])[0], samples),
+            "griffin_lim_decoded_mel": mel.griffin_lim(decoded_mel, samples),
+            "oracle_phase": mel.with_phase_of(reference, decoded_mel),
+        }
+        return {
+            name: score(reference, estimate, config.sample_rate, perceptual=name != "silence")
+            for name, estimate in estimates.items()
+        }
 
-    makers = {
-        "silence": torch.zeros_like,
-        "low_pass": low_pass,
-        "griffin_lim_true_mel": lambda x: spectrogram.griffin_lim(model.log_mel(x[None])[0], len(x), *form),
-        "griffin_lim_decoded_mel": lambda x: spectrogram.griffin_lim(decoded_mel(x), len(x), *form),
-        "oracle_phase": lambda x: spectrogram.with_phase_of(x, decoded_mel(x), *form),
-    }
+    rows = map_tracks(measure_track, waveforms, f"{stem}, baselines")
+    return {name: summarise([row[name] for row in rows]) for name in rows[0]}
+
+
+def measure_resampled(model: vae.StemVAE, tracks: Tracks) -> dict[str, Summary]:
+    """Scores at the operating point for tracks at another sample rate, and the SDR of resampling to the model's rate
+    and back alone."""
+    sample_rate, model_rate = tracks.sample_rate, model.config.sample_rate
     measured = {}
-    for name, make in makers.items():
-        listen = name != "silence"
-        rows = over_tracks(lambda x, m=make, h=listen: score(x, m(x), config.sample_rate, h), heard, f"{stem}, {name}")
-        measured[name] = summarise(rows)
-    return measured
+    for stem_index, stem in enumerate(STEMS):
 
+        def measure_track(reference: Tensor, stem: str = stem) -> Row:
+            result: Reconstruction = reconstruct(model, reference.numpy(), sample_rate, stem)
+            lowered = resample(reference.numpy(), sample_rate, model_rate)
+            restored = torch.from_numpy(pad_or_trim(resample(lowered, model_rate, sample_rate), len(reference)))
+            alone = metrics.median(metrics.sdr_museval(reference, restored, sample_rate))
+            scores = score(reference, torch.from_numpy(result.waveform), sample_rate, perceptual=False)
+            return {RATE: result.rate, f"resampling_alone_{SDR}": alone} | scores
 
-def measure_resampled(model: vae.StemVAE, tracks: Tracks) -> dict[str, Scores]:
-    """The operating point on tracks at another sample rate, and what resampling to the model's rate and back costs by
-    itself."""
-    sample_rate = tracks.sample_rate
-    measured = {}
-    for stem, name in enumerate(STEMS):
-        heard = audible(tracks, stem)
-
-        def one(reference: Tensor, name: str = name, stem: int = stem) -> Row:
-            result = generate.reconstruct(model, reference.numpy(), sample_rate, name, -OPERATING_SDR_DB[stem])
-            there = resample(reference.numpy(), sample_rate, model.config.sample_rate)
-            back = generate.fit(resample(there, model.config.sample_rate, sample_rate), len(reference))
-            alone = metrics.median(metrics.sdr_museval(reference, torch.from_numpy(back), sample_rate))
-            row = score(reference, torch.from_numpy(result.waveform), sample_rate, listen=False)
-            return {"rate_kbit_s": result.rate, "resampling_alone_sdr_museval_db": alone} | row
-
-        measured[name] = summarise(over_tracks(one, heard, f"{name} at {sample_rate} Hz"))
+        rows = map_tracks(measure_track, non_silent(tracks, stem_index), f"{stem} at {sample_rate} Hz")
+        measured[stem] = summarise(rows)
     return measured
 
 
@@ -289,59 +339,45 @@ def measure_resampled(model: vae.StemVAE, tracks: Tracks) -> dict[str, Scores]:
 
 
 def measure_generated(model: vae.StemVAE, config: AudioEvaluationConfig, tracks: Tracks) -> dict:
-    """How the stem classifier hears sound drawn from the prior: the share it names as was asked for, and the Frechet
-    distance of its features from those of real excerpts of every second track. Beside it as many excerpts of the other
-    tracks, as they are (the floor) and with a phase found by Griffin-Lim, which is how generated ones are made audible.
+    """Classifier accuracy and Frechet distance of generated clips. Real clips, and real clips through Griffin-Lim, are
+    the reference rows.
+
+    Distances are taken to the real clips of every second track; the reference rows come from the other tracks.
     """
-    judge = stem_classifier.load_classifier()
-    seconds = stem_classifier.SECONDS
     stream = runtime.random_stream(config.seed)
-    second = tracks.waveforms[1::2] or tracks.waveforms  # of a single track there is no other half
-    halves = [replace(tracks, waveforms=part) for part in (tracks.waveforms[::2], second)]
-    reference, real = ([stem_classifier.excerpts(half, stem) for stem in range(len(STEMS))] for half in halves)
-    real = [_some(part, config.generated, stream) for part in real]
-    drawn = {
+    seconds = classifier.SECONDS
+    comparison = replace(tracks, waveforms=tracks.waveforms[1::2] or tracks.waveforms)  # of one track, itself
+    reference = replace(tracks, waveforms=tracks.waveforms[::2])
+    reference_clips = [classifier.excerpts(reference, stem_index) for stem_index in range(len(STEMS))]
+    real = [classifier.excerpts(comparison, stem_index) for stem_index in range(len(STEMS))]
+    real = [_draw_rows(clips, config.generated, stream) for clips in real]
+    clips = {
         "generated": [
-            torch.from_numpy(generate.generate(model, stem, config.generated, seconds, config.seed)) for stem in STEMS
+            torch.from_numpy(generate.sample(model, stem, config.generated, seconds, config.seed)) for stem in STEMS
         ],
         "real": real,
         "real_through_griffin_lim": [
-            torch.from_numpy(generate.make_audible(model, model.log_mel(part), part.shape[1])) for part in real
+            torch.from_numpy(generate.mel_to_waveform(model, model.log_mel(part), part.shape[1])) for part in real
         ],
     }
-    known, _ = stem_classifier.describe(judge, torch.cat(reference))
-    measured = {"seconds": seconds, "count": config.generated * len(STEMS)}
-    for name, parts in drawn.items():
-        described = [stem_classifier.describe(judge, part) for part in parts]
-        shares = [(logits.argmax(1) == stem).double().mean().item() for stem, (_, logits) in enumerate(described)]
-        measured[name] = {
-            "count": sum(map(len, parts)),
-            "recognised": round(sum(shares) / len(shares), 4),
-            "recognised_by_stem": dict(zip(STEMS, (round(share, 4) for share in shares), strict=True)),
-            "frechet_distance": round(metrics.frechet_distance(known, torch.cat([f for f, _ in described])), 4),
-        }
-    return measured
+    network = classifier.load_classifier()
+    reference_features, _ = classifier.describe(network, torch.cat(reference_clips))
+    rows = {name: _clip_scores(network, parts, reference_features) for name, parts in clips.items()}
+    return {"seconds": seconds, "count": config.generated * len(STEMS), **rows}
 
 
-def _some(rows: Tensor, count: int, stream: torch.Generator) -> Tensor:
-    return rows[torch.randperm(len(rows), generator=stream)[:count]]
-
-
-def measure_speed(model: vae.StemVAE, tracks: Tracks, seconds: float = 60.0) -> dict[str, float]:
-    """Seconds of sound regenerated in a second, by stem, on a minute of the tracks one after another."""
-    samples = int(seconds * tracks.sample_rate)
-    sounds = [torch.cat([stems[stem] for stems in tracks.waveforms])[:samples].numpy() for stem in range(len(STEMS))]
+def _clip_scores(network: classifier.StemClassifier, parts: list[Tensor], reference_features: Tensor) -> dict:
+    """Scores of clips (count, samples) of each stem."""
+    outputs = [classifier.describe(network, part) for part in parts]
+    shares = [accuracy(logits, stem_index) for stem_index, (_, logits) in enumerate(outputs)]
+    features = torch.cat([features for features, _ in outputs])
     return {
-        name: round(time_reconstruction(model, sound, tracks.sample_rate, name), 1)
-        for name, sound in zip(STEMS, sounds, strict=True)
+        "count": len(features),
+        RECOGNISED: round(sum(shares) / len(shares), 4),
+        f"{RECOGNISED}_by_stem": dict(zip(STEMS, (round(share, 4) for share in shares), strict=True)),
+        FRECHET: round(frechet_distance(reference_features, features), 4),
     }
 
 
-def time_reconstruction(model: vae.StemVAE, sound: np.ndarray, sample_rate: int, stem: str) -> float:
-    """How many times faster than real time a waveform (samples,) is regenerated: the median of 5 runs after a first."""
-    seconds = []
-    for _ in range(6):
-        began = time.perf_counter()
-        generate.reconstruct(model, sound, sample_rate, stem)
-        seconds.append(time.perf_counter() - began)
-    return len(sound) / sample_rate / float(np.median(seconds[1:]))
+def _draw_rows(rows: Tensor, count: int, stream: torch.Generator) -> Tensor:
+    return rows[torch.randperm(len(rows), generator=stream)[:count]]

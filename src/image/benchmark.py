@@ -1,4 +1,5 @@
-"""The DCGAN against others at equal wall-clock: its own variants (the ablation) and the tutorial's DCGAN."""
+"""Timings of the DCGAN, and its comparison at equal training time with the tutorial's DCGAN and with its own variants
+(the ablation)."""
 
 import statistics
 import time
@@ -11,10 +12,10 @@ from torch.nn.functional import interpolate
 from tqdm.auto import tqdm
 
 from src import runtime
-from src.config import PROFILES, ImageConfig
-from src.image import generate, metrics, training
+from src.config import IMAGE_PROFILES, ImageConfig
+from src.image import dcgan, evaluation, generate, training
 from src.image.data import load_mnist, to_pixels, to_unit_range
-from src.image.dcgan import Generator
+from src.metric_tables import FID
 
 VARIANTS: dict[str, dict] = {
     "default": {},
@@ -26,58 +27,59 @@ VARIANTS: dict[str, dict] = {
 
 
 def compare(minutes: float, progress: bool = True) -> dict:
-    """Time the committed generator; then train this DCGAN and the tutorial's for the same time and score both.
+    """Time the published generator; then train this DCGAN and the tutorial's for `minutes` each and score both.
 
-    Returns `protocol`, `inference` (seconds per image) and `training` (one row for each of the two). Both are scored by
-    the reference classifier on the same number of images, against the test digits.
+    Returns `protocol`, `inference` (seconds per image), `training` (one row for each of the two) and `fid_ratio`. Both
+    are scored by the reference classifier on the same number of images, against the test digits.
     """
-    inference = time_inference(generate.load_generator())
+    inference = time_inference(dcgan.load_model())
     digits, test = load_mnist("train"), load_mnist("test")
     images = digits.images.to(runtime.device())
-    judge = metrics.Judge(test, PROFILES["full"][1])
+    judge = evaluation.Judge(test, IMAGE_PROFILES["full"][1])
     seed, count = judge.config.seeds[0], judge.config.count
 
     tutorial = Tutorial(images)
     steps, seconds = repeat_for(minutes * 60, tutorial.step, "tutorial DCGAN", progress)
     theirs = _row("tutorial DCGAN, 64x64", steps * tutorial.batch_size, seconds, judge, tutorial.sample(count, seed))
 
-    ours = train_for(minutes * 60, ImageConfig(), images, "this DCGAN", progress)
-    sampled = generate.sample(ours.average, count, seed)
-    row = _row("this DCGAN, 28x28", ours.step * ours.config.batch_size, ours.seconds, judge, sampled)
+    run = train_for(minutes * 60, ImageConfig(), images, "this DCGAN", progress)
+    sampled = generate.sample(run.average, count, seed)
+    ours = _row("this DCGAN, 28x28", run.step * run.config.batch_size, run.seconds, judge, sampled)
     return {
         "protocol": {
             "minutes": minutes,
             "data": digits.source,
             "images_scored": count,
             "reference": f"{len(test):,} test digits",
-            "machine": runtime.describe(),
+            "machine": runtime.describe_machine(),
         },
         "inference": inference,
-        "training": [row, theirs],
-        "fid_ratio": theirs["fid_mnist"] / row["fid_mnist"],
+        "training": [ours, theirs],
+        "fid_ratio": theirs[FID] / ours[FID],
     }
 
 
-def _row(name: str, images_seen: int, seconds: float, judge: metrics.Judge, images: Tensor) -> dict:
+def _row(name: str, images_seen: int, seconds: float, judge: evaluation.Judge, images: Tensor) -> dict:
     return {
         "model": name,
         "images_seen": images_seen,
         "images_per_second": round(images_seen / seconds, 1),
-        **judge.quick(images),
+        **judge.score(images),
     }
 
 
-def time_inference(generator: Generator, repeats: int = 30) -> dict[str, float]:
-    """Median seconds per image from latents to uint8, in batches of 64 and one at a time, after a warm-up."""
+def time_inference(model: dcgan.Generator, repeats: int = 30) -> dict[str, float]:
+    """Median seconds per image from latents to uint8, in batches of 64 and one at a time, over `repeats` calls after a
+    warm-up."""
     seconds = {}
     for name, batch_size in (("seconds_per_image_in_batches_of_64", 64), ("seconds_per_image_alone", 1)):
-        latents = generate.draw_latents(batch_size, generator.latent_dim)
+        latents = generate.draw_latents(batch_size, model.latent_dim)
         for _ in range(3):
-            generate.decode(generator, latents)
+            generate.decode(model, latents)
         taken = []
         for _ in range(repeats):
             began = time.perf_counter()
-            generate.decode(generator, latents)
+            generate.decode(model, latents)
             taken.append((time.perf_counter() - began) / batch_size)
         seconds[name] = statistics.median(taken)
     return seconds
@@ -130,21 +132,21 @@ class Tutorial:
         rows = torch.randint(len(self.images), (self.batch_size,), generator=self.stream)
         real = interpolate(to_unit_range(self.images[rows.to(self.images.device)]), size=64, mode="bilinear")
         fake = self.generator(self._latents(self.batch_size))
-        judged = nn.functional.binary_cross_entropy_with_logits
+        loss = nn.functional.binary_cross_entropy_with_logits
         ones, zeros = torch.ones(self.batch_size, device=real.device), torch.zeros(self.batch_size, device=real.device)
 
         self.discriminator.zero_grad()
-        judged(self.discriminator(real), ones).backward()
-        judged(self.discriminator(fake.detach()), zeros).backward()
+        loss(self.discriminator(real), ones).backward()
+        loss(self.discriminator(fake.detach()), zeros).backward()
         self.optimisers[1].step()
 
         self.generator.zero_grad()
-        judged(self.discriminator(fake), ones).backward()
+        loss(self.discriminator(fake), ones).backward()
         self.optimisers[0].step()
 
     @torch.no_grad()
     def sample(self, count: int, seed: int) -> Tensor:
-        """uint8 (count, 1, 28, 28): as in the tutorial with batch statistics, then resized."""
+        """Generate with batch statistics, as in the tutorial, then resize: uint8 (count, 1, 28, 28)."""
         self.stream = runtime.random_stream(seed)
         batches = [self.generator(self._latents(len(rows))) for rows in torch.arange(count).split(self.batch_size)]
         small = [interpolate(batch, size=28, mode="bilinear", antialias=True) for batch in batches]
@@ -154,12 +156,12 @@ class Tutorial:
 def ablate(minutes: float, variants: dict[str, dict] = VARIANTS, progress: bool = True) -> dict:
     """Train each variant for the same time at a constant learning rate and score it on the validation digits.
 
-    Returns the protocol and one row per variant: steps, images per second, `fid_mnist` and `inception_score_mnist` of
-    the averaged generator, and `fid_mnist_no_average` of the generator itself.
+    Returns `protocol` and `rows`, one for each variant: steps, images per second, `fid_mnist` and
+    `inception_score_mnist` of the averaged generator, and `fid_mnist_no_average` of the generator itself.
     """
     digits = load_mnist("train")
     images = digits.images.to(runtime.device())
-    judge = metrics.Judge(load_mnist("validation"), PROFILES["full"][1])
+    judge = evaluation.Judge(load_mnist("validation"), IMAGE_PROFILES["full"][1])
     rows = []
     for name, changes in variants.items():
         run = train_for(minutes * 60, replace(ImageConfig(), **changes), images, name, progress)
@@ -170,28 +172,33 @@ def ablate(minutes: float, variants: dict[str, dict] = VARIANTS, progress: bool 
                 "changes": changes,
                 "steps": run.step,
                 "images_per_second": round(run.step * run.config.batch_size / run.seconds, 1),
-                **judge.rank(run.average),
-                "fid_mnist_no_average": judge.rank(run.generator)["fid_mnist"],
+                **judge.score_checkpoint(run.average),
+                f"{FID}_no_average": judge.score_checkpoint(run.generator)[FID],
             }
         )
         tqdm.write(str(rows[-1]))
-    protocol = {"minutes": minutes, "data": digits.source, "scored_on": "validation", "machine": runtime.describe()}
+    protocol = {
+        "minutes": minutes,
+        "data": digits.source,
+        "scored_on": "validation",
+        "machine": runtime.describe_machine(),
+    }
     return {"protocol": protocol | {"default": asdict(ImageConfig())}, "rows": rows}
 
 
 def train_for(seconds: float, config: ImageConfig, images: Tensor, name: str, progress: bool) -> training.Run:
-    """A run stopped after `seconds` of training steps, its learning rate constant."""
+    """Train for `seconds` at a constant learning rate, over as many epochs as that takes."""
     run = training.start(config)
 
-    def endless():
+    def endless_batches():
         while True:
             yield from training.batches(config, images, run.epoch)
             run.epoch += 1
 
-    batches = endless()
+    batches = endless_batches()
 
     def step() -> None:
-        training.train_step(run, *next(batches))
+        training.train_step(run, next(batches))
         run.step += 1
 
     _, run.seconds = repeat_for(seconds, step, name, progress)
@@ -199,7 +206,7 @@ def train_for(seconds: float, config: ImageConfig, images: Tensor, name: str, pr
 
 
 def repeat_for(seconds: float, step: Callable[[], None], name: str, progress: bool) -> tuple[int, float]:
-    """Call `step` until `seconds` have passed; returns how often, and the seconds it took."""
+    """Call `step` until `seconds` have passed. Returns the number of calls and the seconds they took."""
     began = time.perf_counter()
     count, passed = 0, 0.0
     with tqdm(total=round(seconds), desc=name, unit="s", disable=not progress) as bar:

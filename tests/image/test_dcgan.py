@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from src import paths
 from src.config import ImageConfig
+from src.errors import CheckpointError
 from src.image import dcgan
 
 
@@ -58,3 +60,8 @@ def test_unknown_depth_is_refused(depth):
 def test_unknown_norm_is_refused():
     with pytest.raises(ValueError, match="discriminator_norm is 'layer'"):
         ImageConfig(discriminator_norm="layer")
+
+
+def test_weights_of_another_network_are_refused():
+    with pytest.raises(CheckpointError, match=r"classifier\.safetensors holds no generator"):
+        dcgan.load_model(paths.IMAGE.classifier)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.utils import make_grid
 
-from src import paths
-from src.checkpoints import CheckpointError
 from src.config import ImageConfig
+from src.errors import UsageError
 from src.image import dcgan, generate
 
 
@@ -73,16 +73,24 @@ def test_interpolation_starts_and_ends_at_its_seeds(generator):
         generate.interpolate(generator, 3, 4, steps=1)
 
 
-def test_weights_of_another_network_are_refused():
-    with pytest.raises(CheckpointError, match=r"classifier\.safetensors holds no generator"):
-        generate.load_generator(paths.IMAGE.classifier)
+@pytest.mark.parametrize(("count", "columns"), [(1, 8), (5, 3), (6, 3), (64, 8), (3, 10)])
+def test_the_grid_is_torchvisions(count, columns):
+    images = torch.randint(0, 256, (count, 1, 28, 28), dtype=torch.uint8)
+    pairs = (
+        torch.cat([images, images[:1]]) if count == 1 else images
+    )  # torchvision leaves a single image without border
+    expected = make_grid(pairs, nrow=columns, padding=1)[0].numpy()
+    result = generate.grid(images, columns)
+    assert np.array_equal(result, expected[:30, :30] if count == 1 else expected)
 
 
 def test_files_hold_the_images(generator, tmp_path):
     images = generate.sample(generator, 4)
-    generate.save_array(images, tmp_path / "digits.npy")
+    generate.save(images, tmp_path / "digits.npy", columns=2)
     assert np.array_equal(np.load(tmp_path / "digits.npy"), images.numpy())
-    generate.save_images(images, tmp_path / "folder")
+    generate.save(images, tmp_path / "folder", columns=2)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "folder" / "00002.png")), images[2, 0].numpy())
-    generate.save_grid(images, tmp_path / "grid.png", columns=2, scale=3)
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "grid.png"))[3:87:3, 3:87:3], images[0, 0].numpy())
+    generate.save(images, tmp_path / "grid.png", columns=2)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "grid.png"))[2:58:2, 2:58:2], images[0, 0].numpy())
+    with pytest.raises(UsageError, match=r"cannot write digits\.jpg: end it in \.png"):
+        generate.save(images, tmp_path / "digits.jpg", columns=2)

@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src import checkpoints, paths, results
+from src import paths
+from src.config import STEMS, AudioConfig, ImageConfig, from_json
+from src.errors import CheckpointError
+from src.files import load_json
+from src.report import audio, image, plotting, results
 
 
 def test_results_page_is_what_the_metrics_say():
@@ -20,7 +24,7 @@ def test_every_picture_and_link_of_the_page_exists():
 
 
 def test_published_numbers_were_measured_on_the_whole_data_set():
-    metrics = checkpoints.load_json(paths.IMAGE.metrics)
+    metrics = load_json(paths.IMAGE.metrics)
     assert metrics["protocol"]["data"] == metrics["training"]["data"] == "MNIST"
     assert metrics["protocol"]["count"] == 10_000
     assert len(metrics["protocol"]["seeds"]) == 3
@@ -29,62 +33,61 @@ def test_published_numbers_were_measured_on_the_whole_data_set():
 
 
 def test_published_audio_numbers_were_measured_on_the_whole_data_set():
-    metrics = checkpoints.load_json(paths.AUDIO.metrics)
+    metrics = load_json(paths.AUDIO.metrics)
     assert metrics["protocol"]["data"] == metrics["training"]["data"] == "MUSDB18-7s"
     assert metrics["protocol"]["tracks"] == 50
     assert (
         metrics["training"]["epochs"] == metrics["checkpoints"][-1]["epoch"] == metrics["training"]["config"]["epochs"]
     )
-    described = checkpoints.load_json(paths.AUDIO.weights.with_suffix(".json"))
-    assert described["epoch"] == results.best_audio_epoch(metrics)
-    assert described["config"] == metrics["training"]["config"]
-    for stem in results.STEMS:
+    described = load_json(paths.AUDIO.weights.with_suffix(".json"))
+    assert described["epoch"] == audio.best_epoch(metrics)
+    assert from_json(AudioConfig, described["config"]) == from_json(AudioConfig, metrics["training"]["config"])
+    for stem in STEMS:
         assert metrics["protocol"]["operating_sdr_db"][stem] == metrics["final"][stem]["asked_sdr_db"]
 
 
 def test_mean_saving_is_that_of_all_stems_and_ratios():
     rows = [{"saved": 0.1}, {"saved": 0.3}]
-    assert results.mean_saving({"equal_sdr": dict.fromkeys(results.STEMS, rows)}) == pytest.approx(0.2)
+    assert audio.mean_saving({"equal_sdr": dict.fromkeys(STEMS, rows)}) == pytest.approx(0.2)
 
 
 def test_what_was_not_measured_is_said_so():
-    assert results.opinion({}) == "not measured"
-    assert results.opinion({"zimtohrli_mos": 3.456}) == "3.46"
-    assert results.number(None, 2) == "undefined"
+    assert audio.opinion({}) == "not measured"
+    assert audio.opinion({"zimtohrli_mos": 3.456}) == "3.46"
 
 
 def test_published_generator_is_the_best_checkpoint():
-    metrics = checkpoints.load_json(paths.IMAGE.metrics)
-    described = checkpoints.load_json(paths.IMAGE.weights.with_suffix(".json"))
-    assert described["epoch"] == results.best_epoch(metrics)
-    assert described["config"] == metrics["training"]["config"]
+    metrics = load_json(paths.IMAGE.metrics)
+    described = load_json(paths.IMAGE.weights.with_suffix(".json"))
+    assert described["epoch"] == image.best_epoch(metrics)
+    assert from_json(ImageConfig, described["config"]) == from_json(ImageConfig, metrics["training"]["config"])
 
 
 def test_table_aligns_numbers_to_the_right():
-    assert results.table(["a", "b"], [["x", "1"]]) == "| a | b |\n| :-- | --: |\n| x | 1 |"
+    assert plotting.table(["a", "b"], [["x", "1"]]) == "| a | b |\n| :-- | --: |\n| x | 1 |"
 
 
 def test_scores_show_mean_spread_and_real_digits():
-    text = results.score_table({"final": {"fid_mnist": {"mean": 0.12345, "std": 0.001, "real": 0.1}}})
+    text = image.score_table({"final": {"fid_mnist": {"mean": 0.12345, "std": 0.001, "real": 0.1}}})
     assert "| FID (mnist) | lower | 0.123 ± 0.001 | 0.100 |" in text
     assert "| FID (inception) | lower | not measured | not measured |" in text
 
 
 def test_strip_is_the_first_row_of_each_grid(tmp_path):
-    where = paths.ImagePaths("trial", tmp_path)
-    where.samples.mkdir(parents=True)
+    run_paths = paths.ImagePaths("trial", tmp_path)
+    run_paths.samples.mkdir(parents=True)
     for epoch in (5, 10):
         pixels = np.full((582, 582), epoch, np.uint8)
         pixels[58:] = 255
-        Image.fromarray(pixels).save(where.grid(epoch))
-    strip = results.progress_strip(where, [5, 10])
+        Image.fromarray(pixels).save(run_paths.grid(epoch))
+    strip = image.progress_strip(run_paths, [5, 10])
     assert strip.shape == (116, 582)
     assert np.unique(strip[:58]).tolist() == [5]
     assert np.unique(strip[58:]).tolist() == [10]
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(checkpoints.CheckpointError, match=r"image_metrics\.json does not exist"):
+    with pytest.raises(CheckpointError, match=r"image_metrics\.json does not exist"):
         results.write(paths.ImagePaths("trial", tmp_path), page=tmp_path / "RESULTS.md")
     assert not (tmp_path / "RESULTS.md").exists()
 
@@ -101,3 +104,18 @@ def test_committed_json_names_no_path_of_a_machine():
             assert not re.search(r'"(/|[A-Z]:\\)', line), (path.name, line[:200])
         if path.suffix == ".json":
             json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_figures_are_written_from_the_committed_files(tmp_path):
+    for folder in ("metrics", "generated_images", "image_checkpoints", "audio_results", "audio_checkpoints"):
+        (tmp_path / folder).mkdir()
+        for path in (paths.ROOT / folder).glob("*"):
+            if path.suffix in (".json", ".jsonl", ".png"):
+                (tmp_path / folder / path.name).write_bytes(path.read_bytes())
+    written = results.write(
+        paths.ImagePaths("full", tmp_path), paths.AudioPaths("full", tmp_path), tmp_path / "RESULTS.md"
+    )
+    assert len(written) == 8 and all(path.is_file() for path in written)
+    assert (tmp_path / "RESULTS.md").read_bytes() == paths.RESULTS.read_bytes()
+    for path in written[:-1]:
+        assert Image.open(path).size == Image.open(paths.ROOT / path.relative_to(tmp_path)).size

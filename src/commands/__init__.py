@@ -1,0 +1,1 @@
+"""One file for each command group: its parser, and beside it the handlers."""

@@ -1,0 +1,240 @@
+"""`python -m src audio ...`: the VAE of MUSDB18's stems."""
+
+import argparse
+from pathlib import Path
+
+from src import paths
+from src.commands.options import (
+    add_command,
+    add_evaluation,
+    add_model,
+    add_overwrite,
+    add_training,
+    overridden,
+    positive,
+    prepare_run,
+    print_accuracy,
+    print_training,
+    refuse_existing,
+)
+from src.config import (
+    AUDIO_PROFILES,
+    CHECKPOINT_SDR_DB,
+    SPLITS,
+    STEMS,
+    AudioConfig,
+    StemClassifierConfig,
+    audio_profile,
+)
+from src.errors import UsageError
+from src.files import save_json
+from src.metric_tables import OBJECTIVE, RATE, SDR
+
+READABLE = "WAV, FLAC, MP3, MP4 ...: any sample rate and number of channels"
+WRITABLE = "WAV, FLAC, OGG or MP3"
+
+
+def build_parser(program: str) -> argparse.ArgumentParser:
+    """The parser of all audio commands."""
+    parser = argparse.ArgumentParser(prog=program, description="The VAE of MUSDB18's stems.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = add_command(commands, "train", train, "train the stem VAE, or resume from its latest checkpoint")
+    add_training(command, AudioConfig().epochs, "a small model, in minutes", "the training tracks")
+
+    command = add_command(commands, "train-classifier", train_classifier, "train the stem classifier (about 5 minutes)")
+    add_overwrite(command, "replace the published classifier, which changes the meaning of generated stems' scores")
+
+    command = add_command(commands, "evaluate", evaluate, "measure a model on the test tracks (about 20 minutes)")
+    add_evaluation(command, "full: all tracks (default); quick: 2 tracks")
+
+    command = add_command(commands, "reconstruct", reconstruct, "encode a recording into the latents and decode it")
+    command.add_argument("input", metavar="IN", help=READABLE)
+    command.add_argument("output", metavar="OUT", help=WRITABLE)
+    command.add_argument("--stem", choices=STEMS, help="instrument (default: the one that needs the fewest bits)")
+    command.add_argument(
+        "--sdr",
+        type=float,
+        metavar="DB",
+        help="signal-to-distortion ratio to aim for, 0 to 60 dB (default: the recorded operating point)",
+    )
+    command.add_argument(
+        "--fill", type=float, default=0.0, help="amplitude of the noise that replaces lost sound, 0 to 1 (default: 0)"
+    )
+    command.add_argument("--mean", action="store_true", help="use the posteriors' means instead of samples")
+    command.add_argument("--seed", type=int, default=0, help="seed of the noise (default: 0)")
+    add_model(command)
+    add_overwrite(command)
+
+    command = add_command(commands, "generate", generate, "generate sound of a stem")
+    command.add_argument("--stem", choices=STEMS, required=True, help="instrument")
+    command.add_argument("--seconds", type=positive(float), default=6.0, help="duration in seconds (default: 6)")
+    command.add_argument("--seed", type=int, default=0, help="seed of the latents (default: 0)")
+    command.add_argument("--output", help=f"{WRITABLE} (default: generated_audio/STEM_seedSEED.wav)")
+    add_model(command)
+    add_overwrite(command)
+
+    command = add_command(commands, "interpolate", interpolate, "interpolate between two recordings in z_mel")
+    command.add_argument("first", metavar="A", help=READABLE)
+    command.add_argument("second", metavar="B", help="as A; both are trimmed to the shorter one")
+    command.add_argument("--first-stem", choices=STEMS, help="instrument of A (default: the best fit)")
+    command.add_argument("--second-stem", choices=STEMS, help="instrument of B (default: the best fit)")
+    command.add_argument("--steps", type=int, default=5, help="number of sounds, both ends included (default: 5)")
+    command.add_argument("--output", help=f"{WRITABLE} (default: generated_audio/interpolation.wav)")
+    add_model(command)
+    add_overwrite(command)
+
+    command = add_command(commands, "bench", bench, "print the speed of reconstruction for each stem")
+    add_model(command)
+    return parser
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train the stem VAE in this process, or in several started by torchrun."""
+    from src import distributed
+    from src.audio import data, evaluation, training
+
+    with distributed.process_group():
+        tracks = distributed.main_first(lambda: data.load_musdb18("train", AudioConfig().sample_rate))
+        config, _ = audio_profile(options.profile, len(tracks))
+        config = overridden(config, options)
+        run_paths = prepare_run(paths.AudioPaths(options.run or options.profile), options, tracks.complete)
+        validation = data.load_musdb18("validation", config.sample_rate) if distributed.is_main() else None
+        judge = evaluation.Judge(validation) if validation else None
+
+        def on_checkpoint(run: training.Run) -> None:
+            judge.illustrate(run.average, run_paths, run.epoch)
+            scores = run.scores[-1]
+            rates = ", ".join(f"{stem} {RATE.format(scores[stem][RATE])}" for stem in STEMS)
+            print(
+                f"\nepoch {run.epoch}: objective {OBJECTIVE.format(scores[OBJECTIVE])} {OBJECTIVE.unit}; rates near "
+                f"{CHECKPOINT_SDR_DB[-1]:g} dB: {rates} {RATE.unit}"
+            )
+
+        score = judge.score_checkpoint if judge else None
+        print_training(training.train(config, tracks, run_paths, score, on_checkpoint), run_paths)
+
+
+def train_classifier(options: argparse.Namespace) -> None:
+    """Train, measure and publish the reference stem classifier."""
+    path = paths.AUDIO.classifier
+    refuse_existing(path, options.overwrite)
+    from src import classifiers
+    from src.audio import classifier, data
+
+    splits = {split: data.load_musdb18(split, AudioConfig().sample_rate) for split in SPLITS}
+    accuracies = classifiers.train_and_publish(
+        classifier.train, classifier.accuracy, StemClassifierConfig(), splits, path
+    )
+    print_accuracy(path, accuracies)
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Print the scores of a model; those of a run are recorded too."""
+    run_paths = paths.AudioPaths(options.run)
+    if not options.model:
+        refuse_existing(run_paths.metrics, options.overwrite)
+    from src import training_loop
+    from src.audio import benchmark, data, evaluation, vae
+
+    tracks = data.load_musdb18("test", AudioConfig().sample_rate)
+    if run_paths == paths.AUDIO and not options.model and (options.profile != "full" or not tracks.complete):
+        raise UsageError("the published scores come from the whole of MUSDB18 in the full profile: name another --run")
+    history = {} if options.model else training_loop.read_history(run_paths)
+    model = vae.load_model(options.model or run_paths.weights)
+    measured = evaluation.evaluate(model, AUDIO_PROFILES[options.profile][1])
+    measured["speed"] = benchmark.measure_speed(model, tracks)
+    for stem, row in measured["final"].items():
+        print(f"{stem:7} SDR {row[SDR]:6.2f} dB at {row[RATE]:6.2f} kbit/s")
+    if not options.model:
+        save_json(run_paths.metrics, {**measured, **history})
+        print(f"wrote {paths.relative(run_paths.metrics)}")
+
+
+def reconstruct(options: argparse.Namespace) -> None:
+    """Write a recording as the model reconstructs it."""
+    output = _checked_output(options.output, options.overwrite)
+    from src.audio import reconstruct as reconstruction
+    from src.audio import sound_files, vae
+
+    waveform, sample_rate = sound_files.read_audio(Path(options.input))
+    sound_files.check_format(output, len(waveform), sample_rate)  # before minutes of work
+    result = reconstruction.reconstruct(
+        vae.load_model(options.model),
+        waveform,
+        sample_rate,
+        options.stem,
+        options.sdr,
+        options.fill,
+        options.seed,
+        sampled=not options.mean,
+    )
+    sound_files.write_audio(output, result.waveform, sample_rate)
+    print(
+        f"wrote {paths.relative(output)}: {waveform.shape[1] / sample_rate:.1f} s, {len(waveform)} channels, coded as "
+        f"{result.stem} at {result.rate:.2f} kbit/s, of which z_mel {result.mel_rate:.2f}"
+    )
+
+
+def generate(options: argparse.Namespace) -> None:
+    """Write generated sound of a stem."""
+    output = _checked_output(
+        options.output or paths.AUDIO.generated / f"{options.stem}_seed{options.seed}.wav", options.overwrite
+    )
+    from src.audio import generate as generation
+    from src.audio import sound_files, vae
+
+    model = vae.load_model(options.model)
+    waveform = generation.sample(model, options.stem, 1, options.seconds, options.seed)
+    sound_files.write_audio(output, waveform, model.config.sample_rate)
+    print(f"wrote {options.seconds:g} s of {options.stem} to {paths.relative(output)}")
+
+
+def interpolate(options: argparse.Namespace) -> None:
+    """Write the sounds between two recordings, one after the other."""
+    output = _checked_output(options.output or paths.AUDIO.generated / "interpolation.wav", options.overwrite)
+    import torch
+
+    from src.audio import generate as generation
+    from src.audio import sound_files, vae
+    from src.audio.reconstruct import guess_stem
+
+    model = vae.load_model(options.model)
+    model_rate = model.config.sample_rate
+    ends, stems = [], []
+    for path, stem in ((options.first, options.first_stem), (options.second, options.second_stem)):
+        waveform, sample_rate = sound_files.read_audio(Path(path))
+        mono = torch.from_numpy(sound_files.resample(waveform.mean(axis=0), sample_rate, model_rate))
+        ends.append(mono)
+        stems.append(stem or guess_stem(model, mono[None]))
+    log_mels = generation.interpolate(model, *ends, tuple(stems), options.steps)
+    samples = min(map(len, ends))
+    waveforms = generation.mel_to_waveform(model, log_mels, samples)
+    sound_files.write_audio(output, waveforms.reshape(1, -1), model_rate)
+    print(
+        f"wrote {options.steps} steps of {samples / model_rate:.1f} s from {stems[0]} to {stems[1]}, one after the "
+        f"other, to {paths.relative(output)}"
+    )
+
+
+def _checked_output(output: str | Path, overwrite: bool) -> Path:
+    """The output's path. Raises UsageError before any work if it exists or its format is unknown."""
+    output = Path(output)
+    refuse_existing(output, overwrite)
+    from src.audio.sound_files import WRITABLE as formats
+
+    if output.suffix.lower() not in formats:
+        raise UsageError(f"cannot write {output.name}: end it in {', '.join(formats)}")
+    return output
+
+
+def bench(options: argparse.Namespace) -> None:
+    """Print the speed of reconstruction."""
+    import torch
+
+    from src.audio import benchmark, data, vae
+
+    model = vae.load_model(options.model)
+    speeds = benchmark.measure_speed(model, data.load_musdb18("test", model.config.sample_rate))
+    for stem, speed in speeds.items():
+        print(f"{stem:7} {speed:6.1f} times faster than real time, with {torch.get_num_threads()} threads")

@@ -1,0 +1,185 @@
+"""`python -m src image ...`: the DCGAN on MNIST."""
+
+import argparse
+from pathlib import Path
+
+from src import paths
+from src.commands.options import (
+    add_command,
+    add_evaluation,
+    add_model,
+    add_overwrite,
+    add_training,
+    overridden,
+    positive,
+    prepare_run,
+    print_accuracy,
+    print_training,
+    refuse_existing,
+)
+from src.config import IMAGE_PROFILES, SPLITS, ClassifierConfig, ImageConfig, image_profile
+from src.errors import UsageError
+from src.files import save_json
+from src.metric_tables import FID, INCEPTION_SCORE
+
+
+def build_parser(program: str) -> argparse.ArgumentParser:
+    """The parser of all image commands."""
+    parser = argparse.ArgumentParser(prog=program, description="The DCGAN on MNIST.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = add_command(commands, "train", train, "train the DCGAN, or resume from its latest checkpoint")
+    add_training(command, ImageConfig().epochs, "2 epochs, in minutes", "the 50,000 training digits")
+
+    command = add_command(
+        commands, "train-classifier", train_classifier, "train the reference classifier (about 5 minutes)"
+    )
+    add_overwrite(command, "replace the published classifier, which changes the meaning of every mnist metric")
+
+    command = add_command(commands, "evaluate", evaluate, "measure a generator against the test digits")
+    add_evaluation(command, "full: 3 seeds of 10,000 images (default); quick: 1 seed of 2,000")
+    command.add_argument(
+        "--inception",
+        nargs="?",
+        const="download",
+        metavar="WEIGHTS",
+        help="also measure with InceptionV3, with the weights in a file or downloaded; slow on a CPU",
+    )
+
+    command = add_command(commands, "generate", generate, "generate digits")
+    command.add_argument("--count", type=int, default=64, help="number of digits (default: 64)")
+    command.add_argument("--seed", type=int, default=0, help="image i depends on (seed, i) alone (default: 0)")
+    command.add_argument("--columns", type=positive(int), default=8, help="columns of the grid (default: 8)")
+    _add_output(command)
+
+    command = add_command(commands, "interpolate", interpolate, "digits on the great circle between two seeds")
+    command.add_argument("--start", type=int, default=0, help="seed of the first digit (default: 0)")
+    command.add_argument("--end", type=int, default=1, help="seed of the last digit (default: 1)")
+    command.add_argument("--steps", type=int, default=10, help="number of digits, both ends included (default: 10)")
+    _add_output(command)
+
+    command = add_command(
+        commands, "bench", bench, "time the generator, and compare with the tutorial's DCGAN at equal training time"
+    )
+    command.add_argument("--minutes", type=positive(float), default=4, help="training time of each (default: 4)")
+    add_overwrite(command, "replace the recorded comparison")
+
+    command = add_command(commands, "ablate", ablate, "train variants of the DCGAN for the same time each")
+    command.add_argument("--minutes", type=positive(float), default=2, help="training time of each (default: 2)")
+    add_overwrite(command, "replace the recorded table")
+    return parser
+
+
+def _add_output(command: argparse.ArgumentParser) -> None:
+    text = "NAME.png: one grid; NAME.npy: uint8 (count, 1, 28, 28); NAME: a folder of PNG files"
+    command.add_argument("--output", help=f"{text} (default: a grid in generated_images)")
+    add_model(command)
+    add_overwrite(command)
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train the DCGAN in this process, or in several started by torchrun."""
+    from src import distributed
+    from src.image import data, evaluation, training
+
+    with distributed.process_group():
+        digits = distributed.main_first(lambda: data.load_mnist("train"))
+        config, protocol = image_profile(options.profile, len(digits))
+        config = overridden(config, options)
+        run_paths = prepare_run(paths.ImagePaths(options.run or options.profile), options, digits.complete)
+        judge = evaluation.Judge(data.load_mnist("validation"), protocol) if distributed.is_main() else None
+
+        def on_checkpoint(run: training.Run) -> None:
+            judge.illustrate(run.average, run_paths, run.epoch)
+            scores = ", ".join(f"{metric} {metric.format(run.scores[-1][metric])}" for metric in (FID, INCEPTION_SCORE))
+            print(f"\nepoch {run.epoch}: {scores} (validation digits)")
+
+        score = judge.score_checkpoint if judge else None
+        print_training(training.train(config, digits, run_paths, score, on_checkpoint), run_paths)
+
+
+def train_classifier(options: argparse.Namespace) -> None:
+    """Train, measure and publish the reference digit classifier."""
+    path = paths.IMAGE.classifier
+    refuse_existing(path, options.overwrite)
+    from src import classifiers
+    from src.image import classifier, data
+
+    splits = {split: data.load_mnist(split) for split in SPLITS}
+    accuracies = classifiers.train_and_publish(classifier.train, classifier.accuracy, ClassifierConfig(), splits, path)
+    print_accuracy(path, accuracies)
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Print the scores of a generator; those of a run are recorded too."""
+    run_paths = paths.ImagePaths(options.run)
+    if not options.model:
+        refuse_existing(run_paths.metrics, options.overwrite)
+    from src import training_loop
+    from src.image import data, dcgan, evaluation
+
+    published = run_paths == paths.IMAGE and not options.model
+    if published and (options.profile != "full" or not data.load_mnist("test").complete):
+        raise UsageError("the published scores come from the whole of MNIST in the full profile: name another --run")
+    history = {} if options.model else training_loop.read_history(run_paths)
+    model = dcgan.load_model(options.model or run_paths.weights)
+    measured = evaluation.evaluate(model, IMAGE_PROFILES[options.profile][1], options.inception)
+    for metric, row in measured["final"].items():
+        if metric != "digit_shares":
+            spread = f" +- {row['std']:.4f}" if row["std"] is not None else ""
+            print(f"{metric:28} {row['mean']:9.4f}{spread}   (real digits: {row['real']:.4f})")
+    for name, reason in measured["not_measured"].items():
+        print(f"{name}: not measured ({reason})")
+    if not options.model:
+        save_json(run_paths.metrics, {**measured, **history})
+        print(f"wrote {paths.relative(run_paths.metrics)}")
+
+
+def generate(options: argparse.Namespace) -> None:
+    """Write generated digits."""
+    output = _checked_output(options, f"digits_seed{options.seed}.png")
+    from src.image import dcgan
+    from src.image import generate as generation
+
+    images = generation.sample(dcgan.load_model(options.model), options.count, options.seed)
+    generation.save(images, output, options.columns)
+    print(f"wrote {options.count} digits to {paths.relative(output)}")
+
+
+def interpolate(options: argparse.Namespace) -> None:
+    """Write digits between two seeds."""
+    output = _checked_output(options, f"interpolation_{options.start}_{options.end}.png")
+    from src.image import dcgan
+    from src.image import generate as generation
+
+    images = generation.interpolate(dcgan.load_model(options.model), options.start, options.end, options.steps)
+    generation.save(images, output, columns=options.steps)
+    print(f"wrote {options.steps} steps from seed {options.start} to seed {options.end} to {paths.relative(output)}")
+
+
+def _checked_output(options: argparse.Namespace, default_name: str) -> Path:
+    """The output's path. Raises UsageError before any work if it exists or its format is unknown."""
+    output = Path(options.output or paths.IMAGE.samples / default_name)
+    refuse_existing(output, options.overwrite)
+    from src.image.generate import check_suffix
+
+    check_suffix(output)
+    return output
+
+
+def bench(options: argparse.Namespace) -> None:
+    """Record timings, and the comparison with the tutorial's DCGAN."""
+    refuse_existing(paths.IMAGE.benchmark, options.overwrite)
+    from src.image import benchmark
+
+    save_json(paths.IMAGE.benchmark, benchmark.compare(options.minutes))
+    print(f"wrote {paths.relative(paths.IMAGE.benchmark)}")
+
+
+def ablate(options: argparse.Namespace) -> None:
+    """Record the ablation table."""
+    refuse_existing(paths.IMAGE.ablation, options.overwrite)
+    from src.image import benchmark
+
+    save_json(paths.IMAGE.ablation, benchmark.ablate(options.minutes))
+    print(f"wrote {paths.relative(paths.IMAGE.ablation)}")

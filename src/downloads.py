@@ -1,0 +1,53 @@
+"""Downloads with a timeout, a checksum and alternative addresses, by pooch."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from src.errors import DownloadError
+
+TIMEOUT = 20  # seconds without an answer before an address counts as unreachable
+RETRY_AFTER = 60  # seconds for which a failure is remembered
+
+_failures: dict[Path, tuple[float, str]] = {}  # target folder -> time and message of the last failed download
+
+
+def download(urls: Sequence[str], target: Path, md5: str | None = None) -> None:
+    """Download `target` from the first of `urls` that sends it complete, and with the right MD5 if one is given.
+
+    The file is written beside `target` and renamed, so `target` never holds half a download.
+
+    Raises:
+        DownloadError: every address failed; the message names each with its fault.
+    """
+    import pooch  # here, since most commands download nothing
+
+    pooch.get_logger().setLevel("WARNING")
+    downloader = pooch.HTTPDownloader(timeout=TIMEOUT, progressbar=True, chunk_size=2**16)
+    failures = []
+    for url in urls:
+        try:
+            pooch.retrieve(url, f"md5:{md5}" if md5 else None, target.name, target.parent, downloader=downloader)
+            return
+        except OSError as error:  # includes every error of requests
+            failures.append(f"{url}: {error}")
+        except ValueError:
+            failures.append(f"{url}: the file sent has a wrong MD5")
+    raise DownloadError("; ".join(failures))
+
+
+def try_fetch(fetch: Callable[[Path], None], folder: Path) -> str | None:
+    """Call `fetch(folder)`; returns the error message, or None on success.
+
+    A failure is remembered for `RETRY_AFTER` seconds, because each attempt is slow when no server answers.
+    """
+    when, message = _failures.get(folder, (-RETRY_AFTER, ""))
+    if time.monotonic() - when < RETRY_AFTER:
+        return message
+    try:
+        fetch(folder)
+    except DownloadError as error:
+        _failures[folder] = (time.monotonic(), str(error))
+        return str(error)
+    _failures.pop(folder, None)
+    return None

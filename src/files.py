@@ -1,0 +1,51 @@
+"""Atomic writes, and JSON."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from src.errors import CheckpointError, OutputError
+from src.paths import relative
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Call `write` on a temporary file beside `path`, flush it to disk, and rename it to `path`.
+
+    After a kill at any moment, `path` holds either the previous content or the new one, complete.
+
+    Raises:
+        OutputError: the file system refuses the write (no space, no permission, ...).
+    """
+    temporary = path.with_name(f".{path.name}.tmp")  # a fixed name: the next write replaces what a kill left
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(temporary)
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{relative(path)} cannot be written ({error.strerror or error})") from error
+
+
+def save_text(path: Path, text: str) -> None:
+    """Write UTF-8 text with Unix line ends, atomically. Raises OutputError."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
+
+
+def save_json(path: Path, content: dict) -> None:
+    """Write `content` as indented JSON, atomically. Raises OutputError."""
+    save_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def load_json(path: Path) -> dict:
+    """Read a JSON object. Raises CheckpointError if the file is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{relative(path)} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{relative(path)} is not valid JSON ({error}): restore it with git checkout") from None

@@ -1,0 +1,200 @@
+"""The evaluation protocol of generated digits: scores of a checkpoint, the full measurement, and that of `verify`."""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from src import files, metrics, paths, runtime
+from src.config import IMAGE_PROFILES, SAMPLE_GRID_SIDE, SPLITS, EvaluationConfig
+from src.errors import DataError
+from src.image import classifier, dcgan, generate
+from src.image.data import Digits, load_mnist
+from src.image.inception import Inception
+from src.metric_tables import (
+    COMMONEST_DIGIT,
+    FID,
+    FID_INCEPTION,
+    IMAGE_METRICS,
+    INCEPTION_SCORE,
+    INCEPTION_SCORE_INCEPTION,
+    KID,
+    KID_INCEPTION,
+    PRECISION,
+    RAREST_DIGIT,
+    RECALL,
+    Metric,
+)
+
+MEMORISATION_COUNT = 1000  # images whose nearest training digit is searched
+GRID_SEED = 0  # of the sample grids
+
+
+class Judge:
+    """Scores generated digits against one set of real digits; the real set is described once."""
+
+    def __init__(self, real: Digits, config: EvaluationConfig):
+        self.real = real
+        self.config = config
+        self.classifier = classifier.load_classifier()
+        self.features, self.logits = classifier.describe(self.classifier, real.images)
+
+    def score_checkpoint(self, model: dcgan.Generator) -> dict[str, float]:
+        """FID and Inception Score of the images of the first seed: the scores of a checkpoint."""
+        return self.score(generate.sample(model, self.config.count, self.config.seeds[0]))
+
+    def score(self, images: Tensor) -> dict[str, float]:
+        """FID and Inception Score of uint8 images (count, 1, 28, 28)."""
+        features, logits = classifier.describe(self.classifier, images)
+        return {
+            FID: metrics.frechet_distance(self.features, features),
+            INCEPTION_SCORE: metrics.inception_score(logits, self.config.splits),
+        }
+
+    def score_all(self, images: Tensor) -> dict[str, float | list[float]]:
+        """Every `mnist` metric of uint8 images (count, 1, 28, 28)."""
+        features, logits = classifier.describe(self.classifier, images)
+        precision, recall = metrics.precision_recall(self.features, features, self.config.neighbours)
+        shares = classifier.digit_shares(logits)
+        return {
+            **_three_scores((FID, KID, INCEPTION_SCORE), self.features, features, logits, self.config),
+            PRECISION: precision,
+            RECALL: recall,
+            RAREST_DIGIT: min(shares),
+            COMMONEST_DIGIT: max(shares),
+            "digit_shares": shares,
+        }
+
+    def illustrate(self, model: dcgan.Generator, run_paths: paths.ImagePaths, epoch: int) -> None:
+        """Write the sample grid of a checkpoint; every checkpoint shows the same latents."""
+        images = generate.sample(model, SAMPLE_GRID_SIDE**2, GRID_SEED)
+        generate.save(images, run_paths.grid(epoch), columns=SAMPLE_GRID_SIDE)
+
+
+def evaluate(
+    model: dcgan.Generator, config: EvaluationConfig, inception: str | None = None, progress: bool = True
+) -> dict:
+    """Measure a generator against the test digits by the full protocol.
+
+    `inception` requests the Inception metrics too: the path of the network's weights, or "download".
+
+    Returns `protocol`; `final` (each metric's mean and standard deviation over seeds, and `real`, the same metric of
+    held-out training digits; the Inception Score compares with nothing, so its `real` is that of the test digits);
+    `neighbours` (distances to the nearest training digit); and `not_measured` (reasons).
+
+    Raises:
+        CheckpointError: the file named by `inception` does not hold that network.
+    """
+    network, not_measured = _load_inception(inception)
+    train, validation, test = (load_mnist(split) for split in SPLITS)
+    held_out = validation.images[: config.count]
+    judge = Judge(test, config)
+    with tqdm(total=len(config.seeds) + 2, desc="evaluate", unit="set", disable=not progress) as bar:
+        # Generated digits, one set for each seed.
+        sets = [generate.sample(model, config.count, seed) for seed in config.seeds]
+        rows = []
+        for images in sets:
+            rows.append(judge.score_all(images))
+            bar.update()
+        # Real digits, as the reference value of each metric.
+        real = judge.score_all(held_out)
+        real[INCEPTION_SCORE] = metrics.inception_score(judge.logits, config.splits)
+        bar.update()
+        neighbours = _memorisation(sets[0], test, train)
+        bar.update()
+    final = {name: _over_seeds([row[name] for row in rows], real[name]) for name in real}
+    if network:
+        final |= _inception_metrics(network, sets, held_out, test.images, config)
+    return {
+        "protocol": _describe_protocol(config, test, len(held_out)),
+        "final": final,
+        "neighbours": neighbours,
+        "not_measured": not_measured,
+    }
+
+
+def remeasure(run_paths: paths.ImagePaths = paths.IMAGE) -> Iterator[tuple[str, Metric, float, float]]:
+    """Measure the published generator again. Yields a name, the metric, its recorded and its new value.
+
+    Raises:
+        DataError: MNIST is not available.
+    """
+    recorded = files.load_json(run_paths.metrics)["final"]
+    if not load_mnist("test").complete:
+        raise DataError("the recorded numbers were measured on MNIST, which is not here: run python -m src data")
+    measured = evaluate(dcgan.load_model(run_paths.weights), IMAGE_PROFILES["full"][1])["final"]
+    for metric in IMAGE_METRICS:
+        if metric.tolerance is not None:
+            yield str(metric), metric, recorded[metric]["mean"], measured[metric]["mean"]
+
+
+def _describe_protocol(config: EvaluationConfig, test: Digits, held_out: int) -> dict:
+    return {
+        "data": test.source,
+        "reference": f"{len(test):,} test digits",
+        "count": config.count,
+        "seeds": list(config.seeds),
+        "real": f"{held_out:,} official training digits held out of all training",
+        "features_mnist": "reference classifier, 128-d penultimate layer",
+        "features_inception": "torch-fidelity InceptionV3, 2048-d",
+        "neighbours": config.neighbours,
+        "splits": config.splits,
+        "kid_subsets": [config.kid_subsets, config.kid_subset_size],
+        "machine": runtime.describe_machine(),
+    }
+
+
+def _three_scores(
+    names: tuple[Metric, Metric, Metric], real: Tensor, fake: Tensor, logits: Tensor, config: EvaluationConfig
+) -> dict[str, float]:
+    """FID, KID and Inception Score of fakes, under the given names."""
+    fid, kid, inception_score = names
+    subset_size = min(config.kid_subset_size, len(fake), len(real))
+    return {
+        fid: metrics.frechet_distance(real, fake),
+        kid: metrics.kid(real, fake, config.kid_subsets, subset_size),
+        inception_score: metrics.inception_score(logits, config.splits),
+    }
+
+
+def _over_seeds(values: list, real: float | list[float]) -> dict:
+    tensor = torch.tensor(values, dtype=torch.float64)  # (seeds,) or (seeds, digits)
+    std = tensor.std(dim=0).tolist() if len(values) > 1 else None
+    return {"mean": tensor.mean(dim=0).tolist(), "std": std, "real": real}
+
+
+def _memorisation(generated: Tensor, test: Digits, train: Digits) -> dict:
+    """Median distance to the nearest training digit, of generated and of test digits: memorising would shrink it."""
+    _, generated_distances = metrics.nearest_neighbours(generated[:MEMORISATION_COUNT], train.images)
+    _, test_distances = metrics.nearest_neighbours(test.images[:MEMORISATION_COUNT], train.images)
+    return {
+        "count": min(MEMORISATION_COUNT, len(generated), len(test)),
+        "median_distance_generated": generated_distances.median().item(),
+        "median_distance_test": test_distances.median().item(),
+    }
+
+
+def _load_inception(inception: str | None) -> tuple[Inception | None, dict[str, str]]:
+    if inception is None:
+        return None, {"inception": "needs a download: python -m src image evaluate --inception"}
+    try:
+        return Inception(None if inception == "download" else Path(inception)), {}
+    except OSError as error:
+        warnings.warn(
+            f"Inception metrics are not measured: its weights could not be downloaded ({error})", stacklevel=3
+        )
+        return None, {"inception": f"its weights could not be downloaded: {error}"}
+
+
+def _inception_metrics(
+    network: Inception, sets: list[Tensor], held_out: Tensor, test: Tensor, config: EvaluationConfig
+) -> dict:
+    names = (FID_INCEPTION, KID_INCEPTION, INCEPTION_SCORE_INCEPTION)
+    test_features, test_logits = network.describe(test)
+    rows = [_three_scores(names, test_features, *network.describe(images), config) for images in sets]
+    real = _three_scores(names, test_features, *network.describe(held_out), config)
+    real[INCEPTION_SCORE_INCEPTION] = metrics.inception_score(test_logits, config.splits)
+    return {name: _over_seeds([row[name] for row in rows], real[name]) for name in names}

@@ -1,0 +1,84 @@
+"""One description of each metric: its key in the JSON files, label, unit, decimals, better direction and tolerance.
+
+The evaluation protocols, `verify`, the choice of the best checkpoint and the report all read these two tables.
+"""
+
+from collections.abc import Iterable
+
+
+class Metric(str):
+    """A metric's key, usable as such in dictionaries and JSON, with its description.
+
+    `better` is "lower", "higher" or "as real". `tolerance` is the absolute difference, in the metric's unit, up to
+    which `verify` accepts another processor's rounding; None if `verify` does not measure the metric.
+    """
+
+    label: str
+    unit: str
+    decimals: int
+    better: str
+    tolerance: float | None
+
+    def __new__(
+        cls, key: str, label: str, unit: str, decimals: int, better: str, tolerance: float | None = None
+    ) -> "Metric":
+        metric = super().__new__(cls, key)
+        metric.label, metric.unit, metric.decimals = label, unit, decimals
+        metric.better, metric.tolerance = better, tolerance
+        return metric
+
+    @property
+    def heading(self) -> str:
+        """Label and unit."""
+        return f"{self.label}, {self.unit}" if self.unit else self.label
+
+    def best(self, rows: Iterable[dict]) -> dict:
+        """The row with the best value of this metric; the first one of equals."""
+        return (min if self.better == "lower" else max)(rows, key=lambda row: row[self])
+
+    def format(self, value: float | None) -> str:
+        """The value with this metric's decimals; "undefined" for None."""
+        return "undefined" if value is None else f"{value:.{self.decimals}f}"
+
+
+# --- digits ---
+
+FID = Metric("fid_mnist", "FID (mnist)", "", 3, "lower", tolerance=0.005)
+KID = Metric("kid_mnist", "KID (mnist)", "", 4, "lower", tolerance=0.0001)
+INCEPTION_SCORE = Metric("inception_score_mnist", "Inception Score (mnist)", "", 3, "higher", tolerance=0.01)
+PRECISION = Metric("precision_mnist", "Precision (mnist)", "", 3, "higher", tolerance=0.005)
+RECALL = Metric("recall_mnist", "Recall (mnist)", "", 3, "higher", tolerance=0.005)
+RAREST_DIGIT = Metric("smallest_digit_share", "Share of the rarest digit", "", 3, "as real", tolerance=0.002)
+COMMONEST_DIGIT = Metric("largest_digit_share", "Share of the most frequent digit", "", 3, "as real", tolerance=0.002)
+FID_INCEPTION = Metric("fid_inception", "FID (inception)", "", 2, "lower")
+KID_INCEPTION = Metric("kid_inception", "KID (inception)", "", 4, "lower")
+INCEPTION_SCORE_INCEPTION = Metric("inception_score_inception", "Inception Score (inception)", "", 2, "higher")
+
+IMAGE_METRICS = (
+    FID, KID, INCEPTION_SCORE, PRECISION, RECALL, RAREST_DIGIT, COMMONEST_DIGIT,
+    FID_INCEPTION, KID_INCEPTION, INCEPTION_SCORE_INCEPTION,
+)  # fmt: skip
+BEST_GENERATOR = FID  # of the validation digits: decides which checkpoint is published
+
+# --- stems ---
+
+SDR = Metric("sdr_museval_db", "SDR (BSS Eval v4)", "dB", 2, "higher", tolerance=0.05)
+RATE = Metric("rate_kbit_s", "rate of both latents", "kbit/s", 2, "lower", tolerance=0.05)
+MEL_RATE = Metric("mel_rate_kbit_s", "of which `z_mel`", "kbit/s", 2, "lower", tolerance=0.01)
+RATE_MEAN = Metric("rate_mean_kbit_s", "rate, mean over tracks", "kbit/s", 2, "lower")
+SDR_GLOBAL = Metric("sdr_global_db", "SDR (global)", "dB", 2, "higher", tolerance=0.05)
+SI_SDR = Metric("si_sdr_db", "SI-SDR", "dB", 2, "higher", tolerance=0.05)
+SNR = Metric("snr_db", "SNR", "dB", 2, "higher")
+MSE = Metric("mse", "MSE, full scale 1", "", 6, "lower")
+STFT_DISTANCE = Metric("stft_distance", "multi-resolution STFT distance", "", 3, "lower")
+MEL_ERROR = Metric("mel_error_db", "error of the mel decoded from `z_mel`", "dB", 2, "lower", tolerance=0.02)
+OPINION = Metric("zimtohrli_mos", "opinion score predicted by Zimtohrli", "1 to 5", 2, "higher")
+OBJECTIVE = Metric("objective_kbit_s", "objective", "kbit/s", 3, "lower")
+FRECHET = Metric("frechet_distance", "Fréchet distance", "", 2, "lower")
+RECOGNISED = Metric("recognised", "recognised", "", 3, "higher")
+
+AUDIO_METRICS = (
+    SDR, RATE, MEL_RATE, RATE_MEAN, SDR_GLOBAL, SI_SDR, SNR, MSE, STFT_DISTANCE, MEL_ERROR,
+    OPINION, OBJECTIVE, FRECHET, RECOGNISED,
+)  # fmt: skip
+BEST_STEM_VAE = OBJECTIVE  # on the validation tracks: decides which checkpoint is published

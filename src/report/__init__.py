@@ -1,0 +1,1 @@
+"""RESULTS.md and its figures, made from JSON files and saved pictures alone."""

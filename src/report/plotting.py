@@ -1,0 +1,57 @@
+"""Style of the figures, and Markdown tables."""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from src import files
+
+# The palette of Okabe and Ito, which colour-blind readers can distinguish.
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
+STYLE = {
+    "font.size": 12,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "lines.linewidth": 2,
+    "lines.markersize": 6,
+    "legend.frameon": False,
+}
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table. All columns but the first are aligned to the right."""
+    rule = [":--"] + ["--:"] * (len(header) - 1)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))
+
+
+def machine_line(machine: dict) -> str:
+    """Processor, threads, Python and package versions of a measurement, as a Markdown list item."""
+    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    return f"- Machine: {machine['processor']}, {machine['threads']} threads, Python {machine['python']}, {packages}."
+
+
+def panels(pictures: dict[str, np.ndarray]) -> Figure:
+    """Pictures, uint8 (height, width), side by side under their titles."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10, 10 / len(pictures) + 0.4), layout="constrained")
+        for axes, (title, picture) in zip(figure.subplots(1, len(pictures)), pictures.items(), strict=True):
+            axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
+            axes.set_title(title)
+            axes.set_axis_off()
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, atomically. Raises OutputError."""
+    files.write_atomically(path, lambda target: figure.savefig(target, format="png", dpi=110))
+
+
+def save_picture(pixels: np.ndarray, path: Path) -> None:
+    """Write uint8 pixels (height, width) as PNG, atomically. Raises OutputError."""
+    picture = Image.fromarray(pixels)
+    files.write_atomically(path, lambda target: picture.save(target, format="PNG"))

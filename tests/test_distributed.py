@@ -1,0 +1,30 @@
+"""Helpers of training in several processes. test_training.py of each half runs two processes."""
+
+import pytest
+import torch
+from torch import nn
+
+from src import distributed
+
+
+def test_in_a_single_process_the_helpers_do_nothing():
+    batch = torch.arange(6)
+    with distributed.process_group():
+        assert torch.equal(distributed.own_share(batch), batch)
+        assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
+        assert distributed.main_first(lambda: 3) == 3
+        distributed.check_agreement(1, "anything")
+        distributed.check_batch_size(3)
+        distributed.wait_for_all()
+        linear = nn.Linear(2, 1)
+        linear(torch.ones(1, 2)).sum().backward()
+        distributed.average_gradients(linear)
+        assert torch.equal(linear.weight.grad, torch.ones(1, 2))
+
+
+def test_each_process_gets_its_rows_and_a_batch_that_cannot_be_divided_is_refused(monkeypatch):
+    monkeypatch.setattr(distributed, "world_size", lambda: 3)
+    monkeypatch.setattr(distributed, "rank", lambda: 1)
+    assert distributed.own_share(torch.arange(9)).tolist() == [1, 4, 7]
+    with pytest.raises(ValueError, match="a batch of 4 cannot be shared by 3 processes evenly"):
+        distributed.check_batch_size(4)

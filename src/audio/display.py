@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 import soundfile
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from src import files
 from src.audio.spectrogram import MelSpectrogram
@@ -30,7 +31,8 @@ def spectrogram_figure(log_mels: Mapping[str, np.ndarray], mel: MelSpectrogram, 
             loudest = max(float(np.max(log_mels[name])) for name in names)
             for column, (axes, name) in enumerate(zip(axes_of_row, names, strict=False)):
                 image = _draw_spectrogram(axes, log_mels[name], mel, loudest)
-                axes.set(title=name, xlabel=None, ylabel="frequency (kHz)" if column == 0 else None)
+                axes.set_title(name, fontsize=11)
+                axes.set(xlabel=None, ylabel="frequency (kHz)" if column == 0 else None)
                 if row * columns + column >= len(titles) - columns:
                     axes.set_xlabel("time (s)")
             for axes in axes_of_row[len(names) :]:
@@ -46,8 +48,9 @@ def _draw_spectrogram(axes, log_mel: np.ndarray, mel: MelSpectrogram, loudest: f
         log_mel.T, sr=mel.sample_rate, hop_length=mel.hop, x_axis="time", y_axis="mel", fmax=mel.sample_rate / 2,
         cmap="magma", vmin=loudest - RANGE_DB, vmax=loudest, ax=axes, rasterized=True,
     )  # fmt: skip
-    axes.set_yticks(list(FREQUENCY_TICKS), list(FREQUENCY_TICKS.values()), minor=False)
-    axes.title.set_fontsize(11)
+    axes.set_yticks(list(FREQUENCY_TICKS), list(FREQUENCY_TICKS.values()))
+    axes.minorticks_off()
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=(1, 2, 5, 10)))
     return image
 
 

@@ -5,6 +5,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 
+import scipy.signal
 import torch
 from torch import Tensor
 
@@ -129,8 +130,7 @@ def draw_crop(config: AudioConfig, tracks: Tracks, stem_index: int, stream: torc
 
 def change_speed(waveform: Tensor, samples: int) -> Tensor:
     """The waveform (samples',) resampled by its Fourier series to `samples`: faster and higher, or slower and lower."""
-    spectrum = torch.fft.rfft(waveform)
-    return torch.fft.irfft(spectrum[: samples // 2 + 1], samples) * (samples / len(waveform))
+    return torch.from_numpy(scipy.signal.resample(waveform.numpy(), samples))
 
 
 def _uniform(bounds: tuple[float, float], count: int, stream: torch.Generator) -> Tensor:

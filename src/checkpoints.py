@@ -1,13 +1,16 @@
 """Files of models: training states (.pt), and published weights (.safetensors) that carry their own description."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from src.config import Config, from_json
 from src.errors import CheckpointError
 from src.files import save_json, write_atomically
 from src.paths import RunPaths, relative
@@ -65,12 +68,27 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict]:
         raise CheckpointError(f"{relative(path)} carries no description of its model in its metadata") from error
 
 
-def load_average(path: Path) -> tuple[dict[str, Tensor] | None, dict]:
-    """The averaged model of published weights (.safetensors) or of a training state (.pt), and its description."""
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def load_network(path: Path, kind: type[Config], build: Callable[[Config], Network], name: str) -> Network:
+    """The network of published weights (.safetensors), or the averaged network of a training state (.pt), built from
+    its own configuration, of type `kind`. On the CPU, in evaluation mode.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds no such network, which `name` describes.
+    """
     if path.suffix == ".pt":
-        state = load_state(path)
-        return state.get("average"), state
-    return load_weights(path)
+        description = load_state(path)
+        weights = description.get("average")
+    else:
+        weights, description = load_weights(path)
+    try:
+        network = build(from_json(kind, description["config"]))
+        network.load_state_dict(weights)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{relative(path)} holds no {name} of this project") from error
+    return network.eval()
 
 
 def latest(run_paths: RunPaths) -> Path | None:

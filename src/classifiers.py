@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
 from src import checkpoints, runtime
-from src.config import ClassifierConfig, StemClassifierConfig, from_json
+from src.config import ClassifierConfig, StemClassifierConfig
 
 Config = ClassifierConfig | StemClassifierConfig
 
@@ -97,14 +97,6 @@ def publish(classifier: ReferenceClassifier, config: Config, measured: dict, pat
 
 
 Classifier = TypeVar("Classifier", bound=ReferenceClassifier)
-
-
-def load(path: Path, build: Callable[[Config], Classifier], kind: type) -> Classifier:
-    """The published classifier at `path`, in evaluation mode, on this process's device. Raises CheckpointError."""
-    weights, description = checkpoints.load_weights(path)
-    classifier = build(from_json(kind, description["config"]))
-    classifier.load_state_dict(weights)
-    return classifier.eval().to(runtime.device())
 
 
 def train_and_publish(

@@ -35,14 +35,14 @@ class ImageConfig:
     discriminator_norm: str = "batch"  # "none", "batch" or "spectral"
     epochs: int = 50
     batch_size: int = 100
-    learning_rate: float = 5e-4  # of Adam, in both networks
-    beta1: float = 0.5  # of Adam
-    beta2: float = 0.99  # of Adam
+    learning_rate: float = 5e-4  # Adam's, in both networks
+    beta1: float = 0.5  # Adam's
+    beta2: float = 0.99  # Adam's
     warm_up_steps: int = 0  # steps over which the learning rate rises linearly
     decay_fraction: float = 0.6  # final share of the run, over which the learning rate falls linearly to zero
     r1_weight: float = 0.1  # gradient penalty on real images (Mescheder et al. 2018); 0 turns it off
     r1_interval: int = 16  # steps between penalties; the weight is scaled up to match (Karras et al. 2020)
-    ema_decay: float = 0.9995  # per step, of the averaged generator
+    ema_decay: float = 0.9995  # decay of the averaged generator, per step
     checkpoint_every: int = 5  # epochs
     seed: int = 0
 
@@ -80,7 +80,7 @@ class EvaluationConfig:
     count: int = 10_000  # images per seed
     seeds: tuple[int, ...] = (1000, 1001, 1002)
     neighbours: int = 3  # k of the precision and recall manifolds (Kynkaanniemi et al. 2019)
-    splits: int = 10  # of the Inception Score
+    splits: int = 10  # random parts of the set for the Inception Score
     kid_subsets: int = 100
     kid_subset_size: int = 1000  # images
 
@@ -103,14 +103,14 @@ class AudioConfig:
     epochs: int = 40
     crop: int = 32768  # samples
     batch_size: int = 2  # crops of each stem
-    learning_rate: float = 1.5e-3  # peak, of Adam
-    beta1: float = 0.9  # of Adam
-    beta2: float = 0.99  # of Adam
+    learning_rate: float = 1.5e-3  # Adam's, at its peak
+    beta1: float = 0.9  # Adam's
+    beta2: float = 0.99  # Adam's
     warm_up_steps: int = 50  # steps over which the learning rate rises linearly
     decay_fraction: float = 0.6  # final share of the run, over which the learning rate falls linearly to zero
     max_gradient_norm: float = 5.0  # gradient clipping, for a loss in kbit/s
-    ema_decay: float = 0.998  # per step, of the averaged model
-    sdr_range_db: tuple[float, float] = (6.0, 26.0)  # range of the random target SDR that sets the water level
+    ema_decay: float = 0.998  # decay of the averaged model, per step
+    sdr_range_db: tuple[float, float] = (6.0, 26.0)  # range of the crops' random target SDR, which sets the water level
     gain_range_db: tuple[float, float] = (-8.0, 4.0)  # range of the crops' random gain
     speed_range: tuple[float, float] = (0.9, 1.1)  # range of the crops' random speed
     mel_loss_std_db: float = 15.0  # standard deviation of the auxiliary Gaussian log-mel loss

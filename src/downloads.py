@@ -1,6 +1,7 @@
 """Downloads with a timeout, a checksum and alternative addresses, by pooch."""
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -36,8 +37,20 @@ def download(urls: Sequence[str], target: Path, md5: str | None = None) -> None:
     raise DownloadError("; ".join(failures))
 
 
-def try_fetch(fetch: Callable[[Path], None], folder: Path) -> str | None:
-    """Call `fetch(folder)`; returns the error message, or None on success.
+def fetch_or_warn(fetch: Callable[[Path], None], folder: Path, name: str, sample: str) -> bool:
+    """Download the data set `name` by `fetch(folder)`. Returns True on success; else warns that `sample` is used."""
+    failure = _try_fetch(fetch, folder)
+    if failure:
+        warnings.warn(
+            f"{name} could not be downloaded ({failure}). Using {sample} instead: everything runs, but its numbers are "
+            f"not comparable with those on {name}.",
+            stacklevel=3,
+        )
+    return not failure
+
+
+def _try_fetch(fetch: Callable[[Path], None], folder: Path) -> str | None:
+    """The error message of `fetch(folder)`, or None on success.
 
     A failure is remembered for `RETRY_AFTER` seconds, because each attempt is slow when no server answers.
     """

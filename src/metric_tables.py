@@ -58,7 +58,7 @@ IMAGE_METRICS = (
     FID, KID, INCEPTION_SCORE, PRECISION, RECALL, RAREST_DIGIT, COMMONEST_DIGIT,
     FID_INCEPTION, KID_INCEPTION, INCEPTION_SCORE_INCEPTION,
 )  # fmt: skip
-BEST_GENERATOR = FID  # of the validation digits: decides which checkpoint is published
+BEST_GENERATOR = FID  # on the validation digits, it decides which checkpoint is published
 
 # --- stems ---
 
@@ -81,4 +81,4 @@ AUDIO_METRICS = (
     SDR, RATE, MEL_RATE, RATE_MEAN, SDR_GLOBAL, SI_SDR, SNR, MSE, STFT_DISTANCE, MEL_ERROR,
     OPINION, OBJECTIVE, FRECHET, RECOGNISED,
 )  # fmt: skip
-BEST_STEM_VAE = OBJECTIVE  # on the validation tracks: decides which checkpoint is published
+BEST_STEM_VAE = OBJECTIVE  # on the validation tracks, it decides which checkpoint is published

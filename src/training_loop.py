@@ -33,7 +33,7 @@ class Run:
     seconds: float = 0.0  # spent in training steps; evaluation and saving are not counted
     scores: list[dict] = field(default_factory=list)  # one row for each checkpoint
 
-    NAME: ClassVar[str]  # shown beside the progress bar
+    NAME: ClassVar[str]  # label of the progress bar
     PARTS: ClassVar[tuple[str, ...]]  # names of the networks and optimisers
     BEST: ClassVar[Metric]  # decides which checkpoint is published
     COUNTERS: ClassVar[tuple[str, ...]] = ("epoch", "step", "seconds", "scores")
@@ -206,7 +206,7 @@ def resume(run: Run, run_paths: RunPaths, data_source: str) -> None:
 
 
 class Log:
-    """The training log: one JSON object a line, written anew with each entry.
+    """The training log: one JSON object a line. Each entry rewrites the file, atomically.
 
     Entries after `epoch` are dropped on resume, because those epochs run again.
     """

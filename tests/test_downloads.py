@@ -68,10 +68,13 @@ def test_a_failure_is_remembered_for_a_while_and_a_success_forgets_it(tmp_path, 
 
     now = 1000.0
     monkeypatch.setattr(downloads.time, "monotonic", lambda: now)
-    assert downloads.try_fetch(fetch, tmp_path) == downloads.try_fetch(fetch, tmp_path) == "no network"
+    with pytest.warns(UserWarning, match=r"Digits could not be downloaded \(no network\)\. Using three digits instead"):
+        assert not downloads.fetch_or_warn(fetch, tmp_path, "Digits", "three digits")
+        assert not downloads.fetch_or_warn(fetch, tmp_path, "Digits", "three digits")
     assert len(calls) == 1
     now += downloads.RETRY_AFTER
-    assert downloads.try_fetch(fetch, tmp_path) == "no network"
+    with pytest.warns(UserWarning, match="no network"):
+        assert not downloads.fetch_or_warn(fetch, tmp_path, "Digits", "three digits")
     now += downloads.RETRY_AFTER
-    assert downloads.try_fetch(fetch, tmp_path) is None
+    assert downloads.fetch_or_warn(fetch, tmp_path, "Digits", "three digits")
     assert len(calls) == 3

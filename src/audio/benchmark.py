@@ -11,8 +11,8 @@ from src.audio.data import Tracks
 from src.audio.reconstruct import reconstruct
 from src.config import STEMS
 
-SECONDS = 60.0  # of sound
-RUNS = 5  # after a warm-up
+SECONDS = 60.0  # duration of the sound
+RUNS = 5  # timed runs, after one warm-up
 
 
 def measure_speed(model: vae.StemVAE, tracks: Tracks, seconds: float = SECONDS) -> dict[str, float]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from src import classifiers, paths, runtime
+from src import checkpoints, classifiers, paths, runtime
 from src.audio.data import Tracks, draw_excerpt
 from src.audio.spectrogram import MelSpectrogram
 from src.classifiers import convolution_block
@@ -48,7 +48,8 @@ class StemClassifier(classifiers.ReferenceClassifier):
 
 def load_classifier(path: Path = paths.AUDIO.classifier) -> StemClassifier:
     """The published classifier, in evaluation mode, on this process's device. Raises CheckpointError."""
-    return classifiers.load(path, StemClassifier, StemClassifierConfig)
+    network = checkpoints.load_network(path, StemClassifierConfig, StemClassifier, "stem classifier")
+    return network.to(runtime.device())
 
 
 def describe(classifier: StemClassifier, waveforms: Tensor, batch_size: int = 50) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,6 @@ To train on recordings of your own, return them as `Tracks`, as `load_musdb18` d
 
 import os
 import shutil
-import warnings
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -69,12 +68,7 @@ def load_musdb18(split: str, sample_rate: int, folder: Path = paths.MUSDB18, dow
     if not all((folder / subset).is_dir() for subset in ARCHIVE_COUNTS):
         if not download:
             raise DataError(f"MUSDB18 is not complete in {paths.relative(folder)}: run python -m src data")
-        if failure := downloads.try_fetch(fetch, folder):
-            warnings.warn(
-                f"MUSDB18 could not be downloaded ({failure}). Using the one track packaged with stempeg instead: "
-                "everything runs, but its numbers are not comparable with those on MUSDB18.",
-                stacklevel=2,
-            )
+        if not downloads.fetch_or_warn(fetch, folder, "MUSDB18", "the one track packaged with stempeg"):
             path = packaged_track()
             waveforms = torch.from_numpy(decode_stems(path, sample_rate))
             return Tracks((waveforms,), (path.name.removesuffix(SUFFIX),), sample_rate, "stempeg sample")

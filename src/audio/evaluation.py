@@ -44,7 +44,7 @@ from src.metrics import frechet_distance
 # MedleyDB).
 CHECKPOINT_EXAMPLE = "Alexander Ross - Goodbye Bolero"
 CHECKPOINT_SECONDS = 4.0
-CHECKPOINT_MAX_SECONDS = 30  # of each validation track
+CHECKPOINT_MAX_SECONDS = 30  # longest part of a validation track that is used
 
 Row = dict[str, float]  # scores of one track
 Summary = dict[str, float | int | None]  # scores of all tracks
@@ -346,7 +346,7 @@ def measure_generated(model: vae.StemVAE, config: AudioEvaluationConfig, tracks:
     """
     stream = runtime.random_stream(config.seed)
     seconds = classifier.SECONDS
-    comparison = replace(tracks, waveforms=tracks.waveforms[1::2] or tracks.waveforms)  # of one track, itself
+    comparison = replace(tracks, waveforms=tracks.waveforms[1::2] or tracks.waveforms)  # or itself, if alone
     reference = replace(tracks, waveforms=tracks.waveforms[::2])
     reference_clips = [classifier.excerpts(reference, stem_index) for stem_index in range(len(STEMS))]
     real = [classifier.excerpts(comparison, stem_index) for stem_index in range(len(STEMS))]

@@ -76,7 +76,7 @@ def reconstruct(
     decoded = torch.cat([block.waveform for block in blocks], dim=1).numpy()
     decoded_mel = torch.cat([block.decoded_mel for block in blocks], dim=1).numpy()
     restored = [pad_or_trim(resample(channel, model_rate, sample_rate), sound.shape[1]) for channel in decoded]
-    kbit_s = 1 / (vae.NATS_PER_KBIT * sound.shape[1] / sample_rate)  # for each nat
+    kbit_s = 1 / (vae.NATS_PER_KBIT * sound.shape[1] / sample_rate)  # kbit/s that one nat makes
     mel_nats, fine_nats = (sum(getattr(block, name) for block in blocks) for name in ("mel_nats", "fine_nats"))
     return Reconstruction(
         np.stack(restored).reshape(np.shape(waveform)),

@@ -27,8 +27,7 @@ from torch.nn.functional import one_hot, pad, silu
 from src import checkpoints, paths, runtime
 from src.audio.spectrogram import MelSpectrogram, mdct
 from src.audio.water_filling import NEPERS_PER_DB, posterior_log_noise, predicted_log_variance
-from src.config import MEL_RANGE_DB, STEMS, AudioConfig, from_json
-from src.errors import CheckpointError
+from src.config import MEL_RANGE_DB, STEMS, AudioConfig
 
 NATS_PER_KBIT = 1000 * math.log(2)
 STRIDE = 4  # mel frames in a frame of z_mel
@@ -421,11 +420,5 @@ def load_model(path: Path | None = None) -> StemVAE:
         CheckpointError: the file is missing, damaged or holds no stem VAE of this project.
     """
     runtime.keep_freed_memory()
-    path = Path(path) if path else paths.AUDIO.weights
-    weights, description = checkpoints.load_average(path)
-    try:
-        model = StemVAE(from_json(AudioConfig, description["config"]))
-        model.load_state_dict(weights)
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"{paths.relative(path)} holds no stem VAE of this project") from error
-    return model.eval().to(runtime.device(), memory_format=torch.channels_last)
+    model = checkpoints.load_network(Path(path or paths.AUDIO.weights), AudioConfig, StemVAE, "stem VAE")
+    return model.to(runtime.device(), memory_format=torch.channels_last)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from src import classifiers, paths, runtime
+from src import checkpoints, classifiers, paths, runtime
 from src.classifiers import convolution_block
 from src.config import ClassifierConfig
 from src.image.data import Digits
@@ -50,7 +50,7 @@ class Classifier(classifiers.ReferenceClassifier):
 
 def load_classifier(path: Path = paths.IMAGE.classifier) -> Classifier:
     """The published classifier, in evaluation mode, on this process's device. Raises CheckpointError."""
-    return classifiers.load(path, Classifier, ClassifierConfig)
+    return checkpoints.load_network(path, ClassifierConfig, Classifier, "digit classifier").to(runtime.device())
 
 
 def describe(classifier: Classifier, images: Tensor, batch_size: int = 500) -> tuple[Tensor, Tensor]:

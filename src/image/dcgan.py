@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from src import checkpoints, paths, runtime
-from src.config import ImageConfig, from_json
-from src.errors import CheckpointError
+from src.config import ImageConfig
 
 
 class Generator(nn.Module):
@@ -123,11 +122,6 @@ def load_model(path: Path | None = None) -> Generator:
     Raises:
         CheckpointError: the file is missing, damaged or holds no generator of this project.
     """
-    path = Path(path) if path else paths.IMAGE.weights
-    weights, description = checkpoints.load_average(path)
-    try:
-        generator = build_generator(from_json(ImageConfig, description["config"]))
-        generator.load_state_dict(weights)
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"{paths.relative(path)} holds no generator of this project") from error
-    return generator.eval().to(runtime.device(), memory_format=torch.channels_last)
+    path = Path(path or paths.IMAGE.weights)
+    generator = checkpoints.load_network(path, ImageConfig, build_generator, "generator")
+    return generator.to(runtime.device(), memory_format=torch.channels_last)

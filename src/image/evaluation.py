@@ -30,7 +30,7 @@ from src.metric_tables import (
 )
 
 MEMORISATION_COUNT = 1000  # images whose nearest training digit is searched
-GRID_SEED = 0  # of the sample grids
+GRID_SEED = 0  # seed of the sample grids
 
 
 class Judge:

@@ -27,8 +27,7 @@ def load_state(path: Path) -> dict:
     Raises:
         CheckpointError: the file is missing, damaged, or no PyTorch file.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{relative(path)} does not exist")
+    _check_is_file(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types for a damaged archive
@@ -36,6 +35,11 @@ def load_state(path: Path) -> dict:
         raise CheckpointError(
             f"{relative(path)} cannot be read ({reason}): it is damaged or no PyTorch file"
         ) from error
+
+
+def _check_is_file(path: Path) -> None:
+    if not path.is_file():
+        raise CheckpointError(f"{relative(path)} {'is a folder' if path.is_dir() else 'does not exist'}")
 
 
 def save_weights(path: Path, weights: dict[str, Tensor], description: dict) -> None:
@@ -54,8 +58,7 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict]:
     Raises:
         CheckpointError: the file is missing, damaged, or carries no description.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{relative(path)} does not exist")
+    _check_is_file(path)
     try:
         with safe_open(path, "pt") as file:
             description = json.loads((file.metadata() or {})["description"])

@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 import torch
 
+from src.errors import UsageError
+
 
 def device() -> torch.device:
     """This process's accelerator if there is one, else the CPU.
@@ -52,7 +54,12 @@ def random_stream(*keys: int) -> torch.Generator:
 
     Drawing each epoch's batches and noise from (seed, epoch) makes resuming exact without saving any random state.
     Different keys give different streams except by chance: torch seeds its CPU generator with 32 bits.
+
+    Raises:
+        UsageError: a negative key; the first one is a seed of the command line.
     """
+    if min(keys) < 0:
+        raise UsageError(f"seed is {min(keys)}: it must not be negative")
     state = np.random.SeedSequence(keys).generate_state(2, np.uint32)
     return torch.Generator().manual_seed(int(state[0]) << 32 | int(state[1]))
 

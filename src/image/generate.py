@@ -23,8 +23,6 @@ def draw_latents(count: int, latent_dim: int, seed: int = 0) -> Tensor:
     """
     if count < 1:
         raise UsageError(f"count is {count}: it must be at least 1")
-    if seed < 0:
-        raise UsageError(f"seed is {seed}: it must not be negative")
     return torch.stack([torch.randn(latent_dim, generator=runtime.random_stream(seed, row)) for row in range(count)])
 
 

@@ -66,6 +66,8 @@ def test_generate_and_interpolate_write_sound(capsys, tmp_path, stereo):
         (("reconstruct", "a.wav", "README.md"), "README.md exists: add --overwrite"),
         (("generate", "--stem", "drums", "--seconds", "1e9", "--output", "a.wav"), "up to 600 s"),
         (("interpolate", "a.wav", "b.wav", "--output", "c.wav"), "a.wav cannot be decoded"),
+        (("generate", "--stem", "drums", "--seed", "-1", "--output", "a.wav"), "seed is -1: it must not be negative"),
+        (("generate", "--stem", "drums", "--model", ".", "--output", "a.wav"), ". is a folder"),
         (("train", "--run", "new", "--epochs", "0"), "epochs is 0"),
         (("train-classifier",), "exists: add --overwrite to replace it"),
     ],

@@ -58,12 +58,12 @@ def test_nothing_is_overwritten_unasked(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("generate", "--count", "0"), "count is 0: it must be at least 1"),
-        (("generate", "--seed", "-1"), "seed is -1"),
+        (("generate", "--count", "0", "--output", "new.png"), "count is 0: it must be at least 1"),
+        (("generate", "--seed", "-1", "--output", "new.png"), "seed is -1"),
         (("generate", "--output", "digits.jpg"), "cannot write digits.jpg: end it in .png"),
-        (("interpolate", "--steps", "1"), "steps is 1"),
-        (("generate", "--model", "nowhere.pt"), "nowhere.pt does not exist"),
-        (("generate", "--model", "README.md"), "README.md is damaged or no safetensors file"),
+        (("interpolate", "--steps", "1", "--output", "new.png"), "steps is 1"),
+        (("generate", "--model", "nowhere.pt", "--output", "new.png"), "nowhere.pt does not exist"),
+        (("generate", "--model", "README.md", "--output", "new.png"), "README.md is damaged or no safetensors file"),
         (("evaluate", "--run", "nowhere"), "image_training.jsonl holds no epoch: train this run first"),
         (("evaluate", "--profile", "quick", "--overwrite"), "name another --run"),
         (("train", "--run", "new", "--epochs", "0"), "epochs is 0"),

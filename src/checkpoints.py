@@ -44,7 +44,7 @@ def _check_is_file(path: Path) -> None:
 
 def save_weights(path: Path, weights: dict[str, Tensor], description: dict) -> None:
     """Publish weights as safetensors. `description`, which must be JSON and hold the `config`, goes into the file's
-    metadata; a copy for readers is written beside it as .json. Raises OutputError.
+    metadata; a copy for readers is written to a .json of the same name. Raises OutputError.
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     metadata = {"format": "pt", "description": json.dumps(description)}

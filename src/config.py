@@ -49,9 +49,9 @@ class ImageConfig:
     def __post_init__(self) -> None:
         if self.discriminator_norm not in ("none", "batch", "spectral"):
             raise UsageError(f"discriminator_norm is {self.discriminator_norm!r}: use 'none', 'batch' or 'spectral'")
-        for name, known in (("generator_depth", (2, 3, 4)), ("discriminator_depth", (3, 4))):
-            if getattr(self, name) not in known:
-                raise UsageError(f"{name} is {getattr(self, name)}: use one of {', '.join(map(str, known))}")
+        for name, allowed in (("generator_depth", (2, 3, 4)), ("discriminator_depth", (3, 4))):
+            if getattr(self, name) not in allowed:
+                raise UsageError(f"{name} is {getattr(self, name)}: use one of {', '.join(map(str, allowed))}")
         _check_at_least(self, 0, "seed", "warm_up_steps")
         _check_at_least(
             self, 1, "latent_dim", "generator_width", "discriminator_width", "epochs", "batch_size", "r1_interval",

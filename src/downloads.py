@@ -16,7 +16,7 @@ _failures: dict[Path, tuple[float, str]] = {}  # target folder -> time and messa
 def download(urls: Sequence[str], target: Path, md5: str | None = None) -> None:
     """Download `target` from the first of `urls` that sends it complete, and with the right MD5 if one is given.
 
-    The file is written beside `target` and renamed, so `target` never holds half a download.
+    The file is written under a temporary name and then renamed, so `target` never holds half a download.
 
     Raises:
         DownloadError: every address failed; the message names each with its fault.

@@ -10,7 +10,7 @@ from src.paths import relative
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Call `write` on a temporary file beside `path`, flush it to disk, and rename it to `path`.
+    """Call `write` on a temporary file in the same folder, flush it to disk, and rename it to `path`.
 
     After a kill at any moment, `path` holds either the previous content or the new one, complete.
 

@@ -107,9 +107,9 @@ def _covered_share(points: Tensor, centres: Tensor, neighbours: int, rows: int =
 def nearest_neighbours(queries: Tensor, candidates: Tensor, rows: int = 500) -> tuple[Tensor, Tensor]:
     """For each of `queries` (count, ...), the index of the closest of `candidates` (count', ...), and their
     root-mean-square difference over all elements, in the unit of the input."""
-    known = candidates.flatten(1).float()
-    found = [torch.cdist(part.flatten(1).float(), known).min(dim=1) for part in queries.split(rows)]
-    distances = torch.cat([part.values for part in found]) / known.shape[1] ** 0.5
+    flat = candidates.flatten(1).float()
+    found = [torch.cdist(part.flatten(1).float(), flat).min(dim=1) for part in queries.split(rows)]
+    distances = torch.cat([part.values for part in found]) / flat.shape[1] ** 0.5
     return torch.cat([part.indices for part in found]), distances
 
 

@@ -73,7 +73,7 @@ def describe_machine() -> dict:
         "threads": torch.get_num_threads(),
         "training_precision": "bfloat16" if has_fast_bfloat16(current) else "float32",
         "python": platform.python_version(),
-        "packages": {name: known for name in packages if (known := _version(name))},
+        "packages": {name: installed for name in packages if (installed := _version(name))},
     }
 
 

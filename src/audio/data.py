@@ -140,8 +140,10 @@ def _decoded(tracks: dict[str, Path], split: str, sample_rate: int) -> Iterator[
     """Stems of each track, from the cache if they were decoded before."""
     folder = paths.MUSDB18_CACHE / str(sample_rate) / split
     cached_paths = {path: folder / f"{name}_{path.stat().st_size}.npy" for name, path in tracks.items()}
-    known = all(cached.is_file() for cached in cached_paths.values())
-    for path, cached in tqdm(cached_paths.items(), desc=f"MUSDB18 {split}", unit="track", leave=False, disable=known):
+    complete = all(cached.is_file() for cached in cached_paths.values())
+    for path, cached in tqdm(
+        cached_paths.items(), desc=f"MUSDB18 {split}", unit="track", leave=False, disable=complete
+    ):
         if not cached.is_file():
             stems = decode_stems(path, sample_rate)
             files.write_atomically(cached, lambda temporary, stems=stems: _save_array(temporary, stems))

@@ -1,1 +1,1 @@
-"""One file for each command group: its parser, and beside it the handlers."""
+"""One file for each command group, with its parser and its handlers."""

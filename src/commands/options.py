@@ -106,7 +106,7 @@ def prepare_run(run_paths: paths.RunPaths, options: argparse.Namespace, complete
     elif run_paths.weights.is_file():
         raise UsageError(
             f"{paths.relative(run_paths.weights)} exists, without a training state to resume from: "
-            "add --run NAME to train beside it, or --overwrite to replace it"
+            "add --run NAME to train another run, or --overwrite to replace it"
         )
     return run_paths
 

@@ -19,7 +19,7 @@ def build_parser(program: str) -> argparse.ArgumentParser:
 
 
 def verify(_: argparse.Namespace) -> None:
-    """Print each recorded value beside its new measurement.
+    """Print each recorded value and its new measurement.
 
     Other processors round differently: a few pixels change by one grey level. Each metric's tolerance allows for that.
 

@@ -201,7 +201,7 @@ def checkpoint_table(metrics: dict) -> str:
 
 
 def claims_table(metrics: dict) -> str:
-    """The original project's claims beside the measured values, and the rate at its claimed SNR."""
+    """The original project's claims, the measured values, and the rate at the claimed SNR."""
     rows = []
     for metric, label in ((SDR, "SDR, dB"), (SNR, "SNR, dB"), (MSE, "MSE")):
         measured = [metric.format(metrics["final"][stem][metric]) for stem in STEMS]

@@ -73,7 +73,7 @@ def best_epoch(metrics: dict) -> int:
 
 
 def score_table(metrics: dict) -> str:
-    """Every metric of generated digits, with its standard deviation, beside the value of real digits."""
+    """Every metric of generated digits, with its standard deviation, and the value of real digits."""
     rows = []
     for metric in IMAGE_METRICS:
         row = metrics["final"].get(metric)

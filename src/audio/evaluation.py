@@ -85,7 +85,7 @@ class Judge:
         return {OBJECTIVE: round(total / len(STEMS) / len(CHECKPOINT_SDR_DB), 4), **scores}
 
     def illustrate(self, model: vae.StemVAE, run_paths: paths.AudioPaths, epoch: int) -> None:
-        """Write the example as the checkpoint reconstructs it, and the spectrograms of both the original and `z_mel`."""
+        """Write the example as the checkpoint reconstructs it, and the spectrograms of the original and of `z_mel`."""
         sample_rate = model.config.sample_rate
         originals, decoded = {}, {}
         for stem, waveform in zip(STEMS, self.example, strict=True):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,23 +13,35 @@ from src.paths import relative
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Call `write` on a temporary file in the same folder, flush it to disk, and rename it to `path`.
 
-    After a kill at any moment, `path` holds either the previous content or the new one, complete.
+    After a kill at any moment, `path` holds either the previous content or the new one, complete. Several processes may
+    write one file. A symbolic link stays a link: its target is replaced.
 
     Raises:
         OutputError: the file system refuses the write (no space, no permission, ...).
     """
-    temporary = path.with_name(f".{path.name}.tmp")  # a fixed name: the next write replaces what a kill left
+    target = path.resolve()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(".tmp", ".", target.parent)
+        os.close(handle)
+        temporary = Path(name)
         try:
+            temporary.chmod(0o666 & ~_umask())
             write(temporary)
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
-            temporary.replace(path)
+            temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{relative(path)} cannot be written ({error.strerror or error})") from error
+
+
+def _umask() -> int:
+    """The process's file mode mask, which can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def save_text(path: Path, text: str) -> None:

@@ -18,7 +18,7 @@ from torch.nn.functional import pad
 from tqdm.auto import tqdm
 
 from src import downloads, files, paths
-from src.audio.sound_files import read_audio, resample, write_audio
+from src.audio.sound_files import mix_to_mono, read_audio, resample, write_audio
 from src.config import SILENT_EXCERPT_POWER, SPLITS, STEMS
 from src.errors import DataError, DownloadError, UsageError
 
@@ -27,6 +27,7 @@ ARCHIVE_COUNTS = {"train": 94, "test": 50}  # tracks in each folder of the downl
 EXCERPT_SECONDS = 8  # a data set whose tracks are all shorter is that of the 7-second excerpts
 SUFFIX = ".stem.mp4"
 EXAMPLE = "The Easton Ellises - Falcon 69"  # a test track, packaged with stempeg (CC BY-NC-SA)
+MAX_STEM_DIFFERENCE = 0.5  # seconds by which the stems of a track may differ in length
 MAX_TRIES = 20  # draws of an excerpt that is not silent
 
 
@@ -159,13 +160,16 @@ def decode_stems(path: Path, sample_rate: int) -> np.ndarray:
     """The four stems of a .stem.mp4, mixed to mono and resampled: float32 (4, samples), cut to the shortest.
 
     Raises:
-        DataError: the file cannot be decoded, or has fewer streams.
+        DataError: the file cannot be decoded, has fewer streams, or stems of different length.
     """
     stems = []
     for stream in range(1, 1 + len(STEMS)):
         waveform, file_rate = read_audio(path, stream)
-        stems.append(resample(waveform.mean(axis=0), file_rate, sample_rate))
-    shortest = min(map(len, stems))
+        stems.append(resample(mix_to_mono(waveform), file_rate, sample_rate))
+    shortest, longest = min(map(len, stems)), max(map(len, stems))
+    if longest - shortest > MAX_STEM_DIFFERENCE * sample_rate:
+        seconds = ", ".join(f"{stem} {len(part) / sample_rate:.2f}" for stem, part in zip(STEMS, stems, strict=True))
+        raise DataError(f"{paths.relative(path)} is damaged: its stems differ in length ({seconds} s)")
     return np.stack([stem[:shortest] for stem in stems])
 
 

@@ -35,9 +35,9 @@ def sample_log_mels(model: vae.StemVAE, stem: str, count: int, seconds: float, s
     Spectrogram i depends on (stem, seed, i) alone. Raises UsageError, as `sample`."""
     if stem not in STEMS:
         raise UsageError(f"unknown stem {stem!r}: use one of {', '.join(STEMS)}")
-    if count < 1 or not 0 < seconds <= MAX_SECONDS:
-        raise UsageError(f"{count} samples of {seconds} s: ask for at least 1, of up to {MAX_SECONDS} s")
     config, device = model.config, runtime.device()
+    if count < 1 or not 1 / config.sample_rate <= seconds <= MAX_SECONDS:
+        raise UsageError(f"{count} samples of {seconds} s: ask for at least 1, of up to {MAX_SECONDS} s")
     frames = model.spectrogram.frames(int(seconds * config.sample_rate))
     shape = (math.ceil(frames / vae.STRIDE), config.latent_dim)
     streams = [runtime.random_stream(seed, STEMS.index(stem), row) for row in range(count)]

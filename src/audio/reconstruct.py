@@ -19,6 +19,7 @@ from src.errors import UsageError
 
 BLOCK = 2**19  # samples coded at once: 24 s, a few hundred MB
 ALIGNMENT = 2**13  # samples: a multiple of every frame length. Blocks start at multiples of it; noise is drawn for each
+MAX_PEAK = 30.0  # of a waveform with full scale 1; a larger one has another scale
 GUESS_SAMPLES = 2**17  # length of the excerpt by which an unnamed stem is guessed
 GUESS_SDR_DB = OPERATING_SDR_DB[STEMS.index("other")]
 MEL_NOISE, FINE_NOISE, FILL_NOISE = range(3)  # kinds of noise, each with a random stream of its own
@@ -48,7 +49,8 @@ def reconstruct(
 ) -> Reconstruction:
     """Encode sound into both latents and decode it again.
 
-    `waveform`: (samples,) or (channels, samples) with full scale 1, at `sample_rate` Hz; channels are coded one by one.
+    `waveform`: (samples,) or (channels, samples) at `sample_rate` Hz, floats with full scale 1 or signed integers with
+    the full scale of their type. Channels are coded one by one; a channel of zeros gives zeros.
     `stem`: the instrument, one of `STEMS`; None takes the stem whose model needs the fewest bits.
     `sdr_db`: the signal-to-distortion ratio that reverse water-filling aims for, from 0 to 60 dB; None is the recorded
     operating point of the stem.
@@ -60,7 +62,7 @@ def reconstruct(
     The result does not depend on the division of a long recording into blocks.
 
     Raises:
-        UsageError: an empty waveform, values that are not finite, or an argument out of range.
+        UsageError: an empty waveform, values that are not finite or too large, or an argument out of range.
     """
     sound = _check_arguments(waveform, stem, sdr_db, fill)
     model_rate = model.config.sample_rate
@@ -73,7 +75,8 @@ def reconstruct(
     level = water_level(log_mel, log_mel.new_full((len(channels),), target_db), model.spectrogram)
 
     blocks = list(reconstruct_blocks(model, channels, log_mel, stem_index, level, fill, seed, sampled))
-    decoded = torch.cat([block.waveform for block in blocks], dim=1).numpy()
+    decoded = torch.cat([block.waveform for block in blocks], dim=1)
+    decoded = torch.where((channels == 0).all(dim=1, keepdim=True), 0.0, decoded).numpy()
     decoded_mel = torch.cat([block.decoded_mel for block in blocks], dim=1).numpy()
     restored = [pad_or_trim(resample(channel, model_rate, sample_rate), sound.shape[1]) for channel in decoded]
     kbit_s = 1 / (vae.NATS_PER_KBIT * sound.shape[1] / sample_rate)  # kbit/s that one nat makes
@@ -88,12 +91,19 @@ def reconstruct(
 
 
 def _check_arguments(waveform: np.ndarray, stem: str | None, sdr_db: float | None, fill: float) -> np.ndarray:
-    """The waveform as float32 (channels, samples). Raises UsageError."""
-    sound = np.atleast_2d(np.asarray(waveform, dtype=np.float32))
+    """The waveform as float32 (channels, samples), integers scaled by the range of their type. Raises UsageError."""
+    waveform = np.asarray(waveform)
+    scale = -float(np.iinfo(waveform.dtype).min) if np.issubdtype(waveform.dtype, np.signedinteger) else 1.0
+    sound = np.atleast_2d((waveform / scale).astype(np.float32) if scale != 1 else waveform.astype(np.float32))
     if sound.ndim != 2 or sound.shape[-1] < 1:
         raise UsageError(f"a waveform of shape {np.shape(waveform)} is not (samples,) or (channels, samples)")
     if not np.isfinite(sound).all():
         raise UsageError("the waveform holds values that are not finite")
+    if (peak := float(np.abs(sound).max())) > MAX_PEAK:
+        raise UsageError(
+            f"the waveform has a peak of {peak:.0f}, but full scale is 1: "
+            "divide samples in the range of 16-bit integers by 32768"
+        )
     if stem is not None and stem not in STEMS:
         raise UsageError(f"unknown stem {stem!r}: use one of {', '.join(STEMS)}")
     if not 0 <= fill <= 1:

@@ -204,7 +204,7 @@ def interpolate(options: argparse.Namespace) -> None:
     ends, stems = [], []
     for path, stem in ((options.first, options.first_stem), (options.second, options.second_stem)):
         waveform, sample_rate = sound_files.read_audio(Path(path))
-        mono = torch.from_numpy(sound_files.resample(waveform.mean(axis=0), sample_rate, model_rate))
+        mono = torch.from_numpy(sound_files.resample(sound_files.mix_to_mono(waveform), sample_rate, model_rate))
         ends.append(mono)
         stems.append(stem or guess_stem(model, mono[None]))
     log_mels = generation.interpolate(model, *ends, tuple(stems), options.steps)

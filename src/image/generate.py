@@ -93,18 +93,21 @@ def save(images: Tensor, path: Path, columns: int) -> None:
         OutputError: the file cannot be written.
     """
     check_suffix(path)
-    if path.suffix == ".npy":
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
         files.write_atomically(path, lambda temporary: _save_array(images.numpy(), temporary))
-    elif path.suffix == ".png":
+    elif suffix == ".png":
         save_picture(grid(images, columns, scale=2), path)
     else:
+        for old in path.glob("[0-9]" * 5 + ".png"):  # of an earlier, longer run
+            old.unlink()
         for number, image in enumerate(images):
             save_picture(image[0].numpy(), path / f"{number:05d}.png")
 
 
 def check_suffix(path: Path) -> None:
     """Raise UsageError unless `save` can write to `path`."""
-    if path.suffix not in (".png", ".npy", ""):
+    if path.suffix.lower() not in (".png", ".npy", ""):
         raise UsageError(f"cannot write {path.name}: end it in .png (a grid) or .npy, or name a folder")
 
 

@@ -68,6 +68,13 @@ def test_a_folder_with_too_few_tracks_is_refused(tmp_path):
         data.load_musdb18("test", RATE, tmp_path)
 
 
+def test_stems_of_different_length_are_reported(tmp_path, monkeypatch):
+    lengths = iter([50, RATE * 5, RATE * 5, RATE * 5])
+    monkeypatch.setattr(data, "read_audio", lambda path, stream: (np.zeros((2, next(lengths)), np.float32), RATE))
+    with pytest.raises(DataError, match=r"a\.stem\.mp4 is damaged: its stems differ in length \(drums 0\.00"):
+        data.decode_stems(tmp_path / "a.stem.mp4", RATE)
+
+
 @pytest.fixture
 def server(tmp_path):
     """A local stand-in for the download site, and the folder that it serves."""

@@ -35,6 +35,8 @@ def test_generated_sound_has_the_length_asked_for(model):
         generate.sample(model, "flute")
     with pytest.raises(ValueError, match="at least 1"):
         generate.sample(model, "vocals", count=0)
+    with pytest.raises(ValueError, match="1e-06 s"):
+        generate.sample(model, "vocals", seconds=1e-6)
 
 
 def test_interpolation_ends_at_the_posteriors_of_its_ends(model, sound):

@@ -122,6 +122,27 @@ def test_bad_input_is_refused_in_one_clear_line(model, change, message):
         reconstruct.reconstruct(model, **arguments)
 
 
+def test_integers_are_scaled_by_their_type(model, sound):
+    floats = np.round(sound[:20_000] * 32_768) / 32_768
+    expected = reconstruct.reconstruct(model, floats.astype(np.float32), RATE, "bass")
+    for kind, scale in ((np.int16, 2**15), (np.int32, 2**31)):
+        result = reconstruct.reconstruct(model, (floats * scale).astype(kind), RATE, "bass")
+        np.testing.assert_allclose(result.waveform, expected.waveform, atol=1e-6)
+
+
+def test_floats_in_the_range_of_integers_are_refused_and_loud_ones_are_coded(model, sound):
+    with pytest.raises(ValueError, match=r"peak of .*: divide samples in the range of 16-bit integers by 32768"):
+        reconstruct.reconstruct(model, sound * 32_768, RATE, "bass")
+    loud = 20 * sound[:20_000] / np.abs(sound).max()
+    assert np.isfinite(reconstruct.reconstruct(model, loud, RATE, "bass").waveform).all()
+
+
+def test_a_channel_of_zeros_gives_zeros(model, sound):
+    stereo = np.stack([sound[:30_000], np.zeros(30_000, np.float32)])
+    result = reconstruct.reconstruct(model, stereo, RATE, "bass", fill=0.5)
+    assert result.waveform[0].any() and not result.waveform[1].any()
+
+
 def test_silence_stays_below_80_db():
     result = reconstruct.reconstruct(vae.StemVAE(SMALL).eval(), np.zeros(50_000, np.float32), RATE, "drums")
     assert np.abs(result.waveform).max() < 1e-3 and result.waveform.std() < 10 ** (-80 / 20)

@@ -1,5 +1,8 @@
 """Sound files: reading any format, writing each format, resampling."""
 
+import warnings
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
@@ -95,3 +98,133 @@ def test_padding_and_trimming_keep_the_beginning():
     waveform = np.arange(1.0, 5.0, dtype=np.float32)
     assert sound_files.pad_or_trim(waveform, 3).tolist() == [1, 2, 3]
     assert sound_files.pad_or_trim(waveform, 6).tolist() == [1, 2, 3, 4, 0, 0]
+
+
+# --- unusual and damaged files ---
+
+
+def tones(channels: int, seconds: float = 1.0, rate: int = 44_100) -> np.ndarray:
+    """One tone for each channel, with a little noise: float32 (channels, samples)."""
+    times = np.arange(int(seconds * rate)) / rate
+    noise = np.random.default_rng(0).standard_normal((channels, len(times)))
+    hertz = 200 + 90 * np.arange(channels)[:, None]
+    return (0.1 * np.sin(2 * np.pi * hertz * times) + 0.001 * noise).astype(np.float32)
+
+
+@pytest.mark.parametrize(("suffix", "channels"), [("wav", 8), ("wav", 9), ("wav", 16), ("wav", 32), ("flac", 8)])
+def test_many_channels_are_those_of_libsndfile(tmp_path, suffix, channels):
+    path = tmp_path / f"many.{suffix}"
+    sound_files.write_audio(path, tones(channels, 0.5), 44_100)
+    expected, rate = soundfile.read(path, dtype="float32")
+    decoded, decoded_rate = sound_files.read_audio(path)
+    assert decoded_rate == rate and np.array_equal(decoded, expected.T)
+
+
+@pytest.mark.parametrize("channels", range(1, 9))
+def test_channels_keep_their_order_in_ogg(tmp_path, channels):
+    waveform = tones(channels)
+    if channels >= 6:
+        waveform[3] = tones(1)[0] * 0  # the fourth channel is for low frequencies alone, and Vorbis filters it
+    sound_files.write_audio(tmp_path / "sound.ogg", waveform, 44_100)
+    decoded, _ = sound_files.read_audio(tmp_path / "sound.ogg")
+    assert len(decoded) == channels
+    for read, written in zip(decoded, waveform, strict=True):
+        assert np.abs(read[2000:40_000] - written[2000:40_000]).mean() < 0.01
+
+
+def test_a_colon_in_a_name_is_no_protocol(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sound_files.write_audio(tmp_path / "plain.wav", tones(1), 44_100)
+    for name in ("Take:1.wav", "12:30.wav", "http:x.wav"):
+        (tmp_path / name).write_bytes((tmp_path / "plain.wav").read_bytes())
+        assert sound_files.read_audio(Path(name))[0].shape == (1, 44_100)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:3,\nplain.wav\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile plain.wav\n",
+    ],
+)
+@pytest.mark.parametrize("suffix", ["m3u8", "ffconcat", "wav"])
+def test_a_list_of_files_is_not_opened(tmp_path, text, suffix):
+    sound_files.write_audio(tmp_path / "plain.wav", tones(1), 44_100)
+    (tmp_path / f"list.{suffix}").write_text(text)
+    with pytest.raises(DataError, match=rf"list\.{suffix} (is no sound file|cannot be decoded)"):
+        sound_files.read_audio(tmp_path / f"list.{suffix}")
+
+
+@pytest.mark.parametrize(
+    "junk", [bytes(4096), b"<html><body>error 500</body></html>" * 20, b"LYRICSBEGIN" + b"x" * 900]
+)
+def test_an_mp3_with_junk_at_its_end_is_decoded_and_the_junk_is_reported(tmp_path, junk):
+    sound_files.write_audio(tmp_path / "plain.mp3", tones(2, 2.0), 44_100)
+    expected, _ = sound_files.read_audio(tmp_path / "plain.mp3")
+    (tmp_path / "junk.mp3").write_bytes((tmp_path / "plain.mp3").read_bytes() + junk)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        decoded, _ = sound_files.read_audio(tmp_path / "junk.mp3")
+    assert all("junk.mp3: 1 damaged packets were skipped" in str(warning.message) for warning in caught)
+    assert abs(decoded.shape[1] - expected.shape[1]) < 2500  # the decoder may flush its last frame
+    assert np.abs(decoded[:, 2000:80_000] - expected[:, 2000:80_000]).max() < 1e-6
+
+
+def test_joined_mp3_files_are_decoded_whole_at_the_rate_of_the_first(tmp_path):
+    sound_files.write_audio(tmp_path / "a.mp3", tones(2, 1.0), 44_100)
+    sound_files.write_audio(tmp_path / "b.mp3", tones(1, 1.0, 32_000), 32_000)
+    (tmp_path / "ab.mp3").write_bytes((tmp_path / "a.mp3").read_bytes() + (tmp_path / "b.mp3").read_bytes())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        decoded, rate = sound_files.read_audio(tmp_path / "ab.mp3")
+    assert rate == 44_100 and len(decoded) == 2
+    assert decoded.shape[1] / rate == pytest.approx(2.0, abs=0.15)
+
+
+def test_damage_in_the_middle_of_flac_keeps_the_position_of_the_rest(tmp_path):
+    waveform = tones(2, 3.0)
+    sound_files.write_audio(tmp_path / "plain.flac", waveform, 44_100)
+    content = (tmp_path / "plain.flac").read_bytes()
+    half = len(content) // 2
+    (tmp_path / "damaged.flac").write_bytes(content[:half] + bytes(64) + content[half + 64 :])
+    with pytest.warns(UserWarning, match=r"damaged\.flac: .*0\.1\d s of missing sound are silent|0\.09 s"):
+        decoded, _ = sound_files.read_audio(tmp_path / "damaged.flac")
+    assert decoded.shape == waveform.shape
+    different = np.abs(decoded - waveform).max(axis=0) > 1e-3
+    assert different.sum() < 5000 and not different[-44_100:].any() and not different[:44_100].any()
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_a_truncated_file_is_reported(tmp_path, suffix):
+    sound_files.write_audio(tmp_path / f"whole.{suffix}", tones(1, 3.0), 44_100)
+    content = (tmp_path / f"whole.{suffix}").read_bytes()
+    (tmp_path / f"cut.{suffix}").write_bytes(content[: len(content) // 2])
+    with pytest.warns(UserWarning, match=rf"cut\.{suffix}: .*the file is truncated"):
+        decoded, _ = sound_files.read_audio(tmp_path / f"cut.{suffix}")
+    assert 1.2 < decoded.shape[1] / 44_100 < 1.7
+
+
+@pytest.mark.parametrize("rate", [1, 2_000_000_000])
+def test_a_sample_rate_that_makes_no_sense_is_refused(tmp_path, rate):
+    sound_files.write_audio(tmp_path / "plain.wav", tones(1), 44_100)
+    content = bytearray((tmp_path / "plain.wav").read_bytes())
+    content[24:28] = rate.to_bytes(4, "little")
+    (tmp_path / "odd.wav").write_bytes(content)
+    with pytest.raises(DataError, match=r"odd\.wav"):
+        sound_files.read_audio(tmp_path / "odd.wav")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_not_written(tmp_path, value):
+    with pytest.raises(DataError, match="not finite"):
+        sound_files.write_audio(tmp_path / "sound.wav", np.full((1, 10), value, np.float32), 44_100)
+    assert not list(tmp_path.iterdir())
+
+
+def test_mono_is_the_mean_unless_the_channels_cancel():
+    left, right = tones(2)
+    stereo = np.stack([left, right])
+    assert np.array_equal(sound_files.mix_to_mono(stereo), stereo.mean(axis=0))
+    inverted = np.stack([left, -1.02 * left])
+    assert np.array_equal(sound_files.mix_to_mono(inverted), inverted[1])
+    assert not sound_files.mix_to_mono(np.zeros((2, 5), np.float32)).any()

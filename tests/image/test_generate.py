@@ -92,5 +92,9 @@ def test_files_hold_the_images(generator, tmp_path):
     assert np.array_equal(np.asarray(Image.open(tmp_path / "folder" / "00002.png")), images[2, 0].numpy())
     generate.save(images, tmp_path / "grid.png", columns=2)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "grid.png"))[2:58:2, 2:58:2], images[0, 0].numpy())
+    generate.save(images[:2], tmp_path / "folder", columns=2)
+    assert [path.name for path in sorted((tmp_path / "folder").iterdir())] == ["00000.png", "00001.png"]
+    generate.save(images, tmp_path / "GRID.PNG", columns=2)
+    assert (tmp_path / "GRID.PNG").read_bytes() == (tmp_path / "grid.png").read_bytes()
     with pytest.raises(UsageError, match=r"cannot write digits\.jpg: end it in \.png"):
         generate.save(images, tmp_path / "digits.jpg", columns=2)

@@ -1,6 +1,7 @@
 """Files of models: training states (.pt), and published weights (.safetensors) that carry their own description."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -11,30 +12,37 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from src.config import Config, from_json
-from src.errors import CheckpointError
+from src.errors import CheckpointError, OutputError
 from src.files import save_json, write_atomically
 from src.paths import RunPaths, relative
 
 
 def save_state(path: Path, state: dict) -> None:
     """Write a training state: tensors, numbers, strings, and dicts and lists of them. Raises OutputError."""
-    write_atomically(path, lambda temporary: torch.save(state, temporary))
+    try:
+        write_atomically(path, lambda temporary: torch.save(state, temporary))
+    except RuntimeError as error:  # torch's own writer, for example on a full disk
+        reason = str(error).splitlines()[0]
+        raise OutputError(f"{relative(path)} cannot be written ({reason}): is the disk full?") from error
 
 
 def load_state(path: Path) -> dict:
     """Read a training state onto the CPU without running any code that the file may carry (`weights_only`).
 
     Raises:
-        CheckpointError: the file is missing, damaged, or no PyTorch file.
+        CheckpointError: the file is missing, damaged, no PyTorch file, or holds something else than a dictionary.
     """
     _check_is_file(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types for a damaged archive
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(
             f"{relative(path)} cannot be read ({reason}): it is damaged or no PyTorch file"
         ) from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{relative(path)} holds no dictionary, and so no training state")
+    return state
 
 
 def _check_is_file(path: Path) -> None:
@@ -48,7 +56,10 @@ def save_weights(path: Path, weights: dict[str, Tensor], description: dict) -> N
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     metadata = {"format": "pt", "description": json.dumps(description)}
-    write_atomically(path, lambda temporary: save_file(contiguous, temporary, metadata))
+    try:
+        write_atomically(path, lambda temporary: save_file(contiguous, temporary, metadata))
+    except SafetensorError as error:
+        raise OutputError(f"{relative(path)} cannot be written ({error})") from error
     save_json(path.with_suffix(".json"), description)
 
 
@@ -79,7 +90,8 @@ def load_network(path: Path, kind: type[Config], build: Callable[[Config], Netwo
     its own configuration, of type `kind`. On the CPU, in evaluation mode.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or holds no such network, which `name` describes.
+        CheckpointError: the file is missing, damaged, or holds no such network, which `name` describes, or weights that
+            are not finite.
     """
     if path.suffix == ".pt":
         description = load_state(path)
@@ -89,11 +101,18 @@ def load_network(path: Path, kind: type[Config], build: Callable[[Config], Netwo
     try:
         network = build(from_json(kind, description["config"]))
         network.load_state_dict(weights)
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{relative(path)} holds no {name} of this project") from error
+    if not all(torch.isfinite(tensor).all() for tensor in network.state_dict().values()):
+        raise CheckpointError(f"{relative(path)} holds weights that are not finite")
     return network.eval()
 
 
-def latest(run_paths: RunPaths) -> Path | None:
-    """The run's training state with the highest epoch, or None."""
-    return max(run_paths.checkpoints.glob("epoch_*.pt"), key=lambda path: int(path.stem.split("_")[1]), default=None)
+def states(run_paths: RunPaths) -> list[Path]:
+    """The run's training states, from the latest epoch to the first. Files with other names are ignored."""
+    found = {
+        int(match[1]): path
+        for path in run_paths.checkpoints.glob("epoch_*.pt")
+        if (match := re.fullmatch(r"epoch_(\d+)\.pt", path.name))
+    }
+    return [found[epoch] for epoch in sorted(found, reverse=True)]

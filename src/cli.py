@@ -2,6 +2,8 @@
 
 import argparse
 import importlib
+import io
+import os
 import sys
 import warnings
 
@@ -24,12 +26,19 @@ def main(arguments: list[str] | None = None) -> int:
     Only errors meant for the user become one line; any other exception is a bug and keeps its traceback.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a console may lack a character of a file's name
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     name = build_parser().parse_args(arguments[:1]).command
     try:
         command = importlib.import_module(f"src.commands.{name}")
         options = command.build_parser(f"{PROGRAM} {name}").parse_args(arguments[1:])
         options.handler(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of the output, such as `head -1`, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED

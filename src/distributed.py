@@ -19,7 +19,7 @@ T = TypeVar("T")
 @contextmanager
 def process_group() -> Iterator[None]:
     """Initialise torch.distributed if launched by torchrun, and shut it down at the end."""
-    launched = "WORLD_SIZE" in os.environ and not dist.is_initialized()
+    launched = {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys() and not dist.is_initialized()
     if launched:
         on_gpu = runtime.device().type == "cuda"
         if on_gpu:

@@ -2,6 +2,7 @@
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -182,24 +183,37 @@ def save_checkpoint(
 
 
 def resume(run: Run, run_paths: RunPaths, data_source: str) -> None:
-    """Load the run's latest training state, if there is one.
+    """Load the run's latest training state, if there is one. A damaged state is skipped, with a warning.
 
     Raises:
-        CheckpointError: the state's configuration or data differ from the run's.
+        CheckpointError: the state's configuration or data differ from the run's, or every state is damaged.
         UsageError: the processes of torchrun found different states.
     """
-    if path := checkpoints.latest(run_paths):
-        state = checkpoints.load_state(path)
-        saved = asdict(config.from_json(type(run.config), state["config"])) | {"data": state["data"]}
-        wanted = asdict(run.config) | {"data": data_source}
-        differences = [f"{key} {saved[key]}, now {wanted[key]}" for key in wanted if saved[key] != wanted[key]]
-        if differences:
-            raise CheckpointError(
-                f"{relative(path)} is of another run ({', '.join(differences)}): "
-                "choose another --run, or --overwrite to begin again"
-            )
-        run.load_state_dict(state)
+    if found := checkpoints.states(run_paths):
+        path, state = _load_latest(found)
+        try:
+            saved = asdict(config.from_json(type(run.config), state["config"])) | {"data": state["data"]}
+            wanted = asdict(run.config) | {"data": data_source}
+            differences = [f"{key} {saved[key]}, now {wanted[key]}" for key in wanted if saved[key] != wanted[key]]
+            if differences:
+                raise CheckpointError(
+                    f"{relative(path)} is of another run ({', '.join(differences)}): "
+                    "choose another --run, or --overwrite to begin again"
+                )
+            run.load_state_dict(state)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise CheckpointError(f"{relative(path)} holds no training state of this project") from error
     distributed.check_agreement(run.step, "the checkpoint that they resume from")
+
+
+def _load_latest(found: list[Path]) -> tuple[Path, dict]:
+    """The first of the states, from the latest to the first, that can be read."""
+    for path in found[:-1]:
+        try:
+            return path, checkpoints.load_state(path)
+        except CheckpointError as error:
+            warnings.warn(f"{error}. Resuming from an earlier epoch.", stacklevel=3)
+    return found[-1], checkpoints.load_state(found[-1])
 
 
 # --- log and history ---

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from src import checkpoints, paths
 from src.config import AudioConfig, ClassifierConfig, ImageConfig, StemClassifierConfig, from_json
-from src.errors import CheckpointError
+from src.errors import CheckpointError, OutputError
 
 
 def test_state_comes_back_as_it_was(tmp_path):
@@ -53,6 +53,20 @@ def test_truncated_files_are_named(tmp_path, keep):
         checkpoints.load_state(tmp_path / "state.pt")
     with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
         checkpoints.load_weights(tmp_path / "model.safetensors")
+
+
+def test_a_full_disk_is_named_and_the_earlier_state_stays(tmp_path, monkeypatch):
+    checkpoints.save_state(tmp_path / "state.pt", {"epoch": 1})
+
+    def fail(state, temporary):
+        temporary.write_bytes(b"half")
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    monkeypatch.setattr(checkpoints.torch, "save", fail)
+    with pytest.raises(OutputError, match=r"state\.pt cannot be written \(.*file write failed\): is the disk full\?"):
+        checkpoints.save_state(tmp_path / "state.pt", {"epoch": 2})
+    assert checkpoints.load_state(tmp_path / "state.pt") == {"epoch": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
 
 
 def test_missing_files_are_named(tmp_path):

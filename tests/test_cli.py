@@ -1,5 +1,6 @@
 """The root of the command line: help, wrong use, and which errors become one line."""
 
+import os
 import subprocess
 import sys
 
@@ -62,6 +63,22 @@ def test_an_error_for_the_user_is_one_line_and_a_bug_keeps_its_traceback(capsys,
         monkeypatch.setattr(data, "find_data", fail(bug))
         with pytest.raises(type(bug)):
             cli.main(["data"])
+
+
+def test_a_reader_that_ends_early_leaves_no_traceback():
+    command = f"{sys.executable} -m src image generate --help | head -1"
+    finished = subprocess.run(command, shell=True, cwd=paths.ROOT, capture_output=True, text=True)
+    assert finished.stderr == ""
+
+
+def test_a_console_without_the_characters_of_a_name_still_finishes(tmp_path):
+    output = tmp_path / "dígitos.png"
+    finished = subprocess.run(
+        (sys.executable, "-m", "src", "image", "generate", "--count", "1", "--output", str(output)),
+        cwd=paths.ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert finished.returncode == 0 and output.is_file()
+    assert "d\\xedgitos.png" in finished.stdout
 
 
 SCRIPT = """

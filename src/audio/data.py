@@ -86,14 +86,14 @@ def find_tracks(split: str, folder: Path) -> dict[str, Path]:
         DataError: the number of tracks is not that of the data set.
     """
     held_out = catalogue()["validation_tracks"]
-    found = sorted((folder / ("test" if split == "test" else "train")).glob(f"*{SUFFIX}"))
+    found = sorted((folder / ("test" if split == "test" else "train")).glob(f"[!.]*{SUFFIX}"))  # no hidden files
     tracks = {path.name.removesuffix(SUFFIX): path for path in found}
     if split != "test":
         tracks = {name: path for name, path in tracks.items() if (name in held_out) == (split == "validation")}
     if len(tracks) not in COUNTS[split]:
         raise DataError(
             f"{paths.relative(folder)} holds {len(tracks)} {split} tracks, not {COUNTS[split][0]}: "
-            "delete it and run python -m src data"
+            "complete it, or move it elsewhere and run python -m src data"
         )
     return tracks
 
@@ -145,10 +145,20 @@ def _decoded(tracks: dict[str, Path], split: str, sample_rate: int) -> Iterator[
     for path, cached in tqdm(
         cached_paths.items(), desc=f"MUSDB18 {split}", unit="track", leave=False, disable=complete
     ):
-        if not cached.is_file():
+        stems = _read_cached(cached)
+        if stems is None:
             stems = decode_stems(path, sample_rate)
             files.write_atomically(cached, lambda temporary, stems=stems: _save_array(temporary, stems))
-        yield np.load(cached)
+        yield stems
+
+
+def _read_cached(path: Path) -> np.ndarray | None:
+    """The stems in a file of the cache, or None if it is missing or damaged."""
+    try:
+        stems = np.load(path)
+    except (OSError, ValueError, EOFError):
+        return None
+    return stems if stems.ndim == 2 and len(stems) == len(STEMS) else None
 
 
 def _save_array(path: Path, array: np.ndarray) -> None:

@@ -11,7 +11,7 @@ import soundfile
 import soxr
 
 from src import files, paths
-from src.errors import DataError
+from src.errors import DataError, OutputError
 
 # Formats that open other files, devices or addresses, and so are no sound files.
 REFERENCES = {
@@ -187,7 +187,7 @@ def write_audio(path: Path, waveform: np.ndarray, sample_rate: int) -> None:
     try:
         files.write_atomically(path, write)
     except soundfile.LibsndfileError as error:
-        raise DataError(f"{paths.relative(path)} cannot be written ({error.error_string})") from error
+        raise OutputError(f"{paths.relative(path)} cannot be written ({error.error_string})") from error
 
 
 def check_format(path: Path, channels: int, sample_rate: int) -> None:

@@ -6,6 +6,7 @@ argument or an existing output is answered at once.
 
 import argparse
 import math
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -73,9 +74,17 @@ def positive(number: type) -> Callable[[str], float]:
 
 
 def refuse_existing(target: Path, overwrite: bool) -> None:
-    """Raise UsageError if `target` exists and may not be replaced."""
+    """Raise UsageError before any work if `target` exists and may not be replaced, or cannot be written."""
+    name = paths.relative(target)
     if target.exists() and not overwrite:
-        raise UsageError(f"{paths.relative(target)} exists: add --overwrite to replace it")
+        raise UsageError(f"{name} exists: add --overwrite to replace it")
+    if target.is_dir() and target.suffix:
+        raise UsageError(f"{name} cannot be written: it is a folder")
+    parent = next(folder for folder in target.resolve().parents if folder.exists())
+    if not parent.is_dir():
+        raise UsageError(f"{name} cannot be written: {paths.relative(parent)} is no folder")
+    if not os.access(parent, os.W_OK):
+        raise UsageError(f"{name} cannot be written: no permission to write into {paths.relative(parent)}")
 
 
 def overridden(config: ImageConfig | AudioConfig, options: argparse.Namespace) -> ImageConfig | AudioConfig:
@@ -94,15 +103,15 @@ def prepare_run(run_paths: paths.RunPaths, options: argparse.Namespace, complete
 
     if not options.run:
         run_paths = training_loop.find_run(run_paths, complete)
-    latest = checkpoints.latest(run_paths)
+    states = checkpoints.states(run_paths)
     if options.overwrite:
         if distributed.is_main():
-            for path in (*run_paths.checkpoints.glob("epoch_*.pt"), run_paths.training_log):
+            for path in (*states, run_paths.training_log):
                 path.unlink(missing_ok=True)
         distributed.wait_for_all()
-    elif latest:
+    elif states:
         if distributed.is_main():
-            print(f"going on from {paths.relative(latest)}")
+            print(f"going on from {paths.relative(states[0])}")
     elif run_paths.weights.is_file():
         raise UsageError(
             f"{paths.relative(run_paths.weights)} exists, without a training state to resume from: "

@@ -26,6 +26,12 @@ MD5 = {
     "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
     "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
 }
+UNPACKED_MD5 = {  # of the same files, unpacked
+    "train-images-idx3-ubyte.gz": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte.gz": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte.gz": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte.gz": "27ae3e4e09519cfbb04c329615203637",
+}
 VALIDATION_COUNT = 10_000  # the last of the official 60,000 training digits
 
 
@@ -76,8 +82,11 @@ def load_mnist(split: str, folder: Path = paths.MNIST, download: bool = True) ->
 
 
 def find(folder: Path, name: str) -> Path | None:
-    """The file `name`, a .gz, in `folder`, or the same file unpacked, or None."""
-    return next((path for path in (folder / name, folder / name.removesuffix(".gz")) if path.is_file()), None)
+    """The file `name`, a .gz, in `folder`, or the same file unpacked, or None. Some unpackers write a dot for the last
+    but one hyphen: `train-images.idx3-ubyte`."""
+    unpacked = name.removesuffix(".gz")
+    names = (name, unpacked, unpacked.replace("-idx", ".idx"))
+    return next((folder / candidate for candidate in names if (folder / candidate).is_file()), None)
 
 
 def mirrors() -> tuple[str, ...]:
@@ -108,10 +117,10 @@ def read_idx(folder: Path, name: str, item_shape: tuple[int, ...]) -> Tensor:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{paths.relative(path)} cannot be read ({error.strerror})") from error
-    if path.suffix == ".gz":
-        if hashlib.md5(content).hexdigest() != MD5[name]:
-            raise DataError(f"{path.name} is truncated or altered (its MD5 is not MNIST's): {remedy}")
-        content = gzip.decompress(content)
+    packed = path.suffix == ".gz"
+    if hashlib.md5(content).hexdigest() != (MD5 if packed else UNPACKED_MD5)[name]:
+        raise DataError(f"{path.name} is truncated or altered (its MD5 is not MNIST's): {remedy}")
+    content = gzip.decompress(content) if packed else content
 
     # The header: magic number (type and number of dimensions), count, shape of an item.
     header_length = 4 * (2 + len(item_shape))

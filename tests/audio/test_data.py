@@ -68,6 +68,19 @@ def test_a_folder_with_too_few_tracks_is_refused(tmp_path):
         data.load_musdb18("test", RATE, tmp_path)
 
 
+def test_a_torn_file_in_the_cache_is_made_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "MUSDB18_CACHE", tmp_path)
+    monkeypatch.setattr(data, "decode_stems", lambda path, sample_rate: np.ones((4, 100), np.float32))
+    track = tmp_path / "a.stem.mp4"
+    track.write_bytes(b"12345")
+    assert next(data._decoded({"a": track}, "test", RATE)).shape == (4, 100)
+    cached = tmp_path / str(RATE) / "test" / "a_5.npy"
+    for content in (b"", cached.read_bytes()[:150], b"no array"):
+        cached.write_bytes(content)
+        assert next(data._decoded({"a": track}, "test", RATE)).shape == (4, 100)
+        assert np.load(cached).shape == (4, 100)
+
+
 def test_stems_of_different_length_are_reported(tmp_path, monkeypatch):
     lengths = iter([50, RATE * 5, RATE * 5, RATE * 5])
     monkeypatch.setattr(data, "read_audio", lambda path, stream: (np.zeros((2, next(lengths)), np.float32), RATE))

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from src.audio import sound_files
-from src.errors import DataError
+from src.errors import DataError, OutputError
 
 RATE = 22050
 
@@ -89,7 +89,7 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing(tmp_path, monkeypatch)
 
     monkeypatch.setattr(soundfile.SoundFile, "write", fail)
     monkeypatch.setattr(sound_files, "check_format", lambda *_: None)
-    with pytest.raises(DataError, match=r"full\.wav cannot be written \(System error"):
+    with pytest.raises(OutputError, match=r"full\.wav cannot be written \(System error"):
         sound_files.write_audio(tmp_path / "full.wav", np.zeros((1, 1000), np.float32), 44_100)
     assert not list(tmp_path.iterdir())
 

@@ -61,6 +61,7 @@ def test_nothing_is_overwritten_unasked(capsys, tmp_path):
         (("generate", "--count", "0", "--output", "new.png"), "count is 0: it must be at least 1"),
         (("generate", "--seed", "-1", "--output", "new.png"), "seed is -1"),
         (("generate", "--output", "digits.jpg"), "cannot write digits.jpg: end it in .png"),
+        (("generate", "--output", "README.md/new.png"), "README.md/new.png cannot be written: "),
         (("interpolate", "--steps", "1", "--output", "new.png"), "steps is 1"),
         (("generate", "--model", "nowhere.pt", "--output", "new.png"), "nowhere.pt does not exist"),
         (("generate", "--model", "README.md", "--output", "new.png"), "README.md is damaged or no safetensors file"),

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torchvision import datasets
 
+from src import paths
 from src.config import SPLITS
 from src.errors import DataError, DownloadError
 from src.image import data
@@ -39,6 +40,8 @@ def files(monkeypatch) -> dict[str, bytes]:
         "t10k-labels-idx1-ubyte.gz": idx(labels[30:]),
     }
     monkeypatch.setattr(data, "MD5", {name: hashlib.md5(part).hexdigest() for name, part in content.items()})
+    unpacked = {name: hashlib.md5(gzip.decompress(part)).hexdigest() for name, part in content.items()}
+    monkeypatch.setattr(data, "UNPACKED_MD5", unpacked)
     monkeypatch.setattr(data, "VALIDATION_COUNT", 10)
     return content
 
@@ -137,12 +140,40 @@ def test_a_truncated_unpacked_file_is_named_with_its_remedy(files, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00\x00", b"GIF89a" * 10])
-def test_a_file_of_another_kind_is_named(files, tmp_path, content):
+def test_a_file_of_another_kind_is_named(files, tmp_path, monkeypatch, content):
     place(files, tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(content)
+    with pytest.raises(DataError, match="t10k-labels-idx1-ubyte is truncated or altered"):
+        data.load_mnist("test", tmp_path)
+    monkeypatch.setitem(data.UNPACKED_MD5, "t10k-labels-idx1-ubyte.gz", hashlib.md5(content).hexdigest())
     with pytest.raises(DataError, match="t10k-labels-idx1-ubyte is truncated or no IDX file"):
         data.load_mnist("test", tmp_path)
+
+
+@pytest.mark.parametrize(("name", "other"), [(NAMES[0], NAMES[2]), (NAMES[2], NAMES[0]), (NAMES[1], NAMES[3])])
+def test_unpacked_files_that_were_swapped_are_refused(files, tmp_path, name, other):
+    place(files, tmp_path)
+    (tmp_path / name).unlink()
+    (tmp_path / name.removesuffix(".gz")).write_bytes(gzip.decompress(files[other]))
+    with pytest.raises(DataError, match="is truncated or altered"):
+        data.load_mnist("train" if name.startswith("train") else "test", tmp_path)
+
+
+def test_unpacked_names_with_a_dot_are_found(files, tmp_path):
+    place(
+        {name.removesuffix(".gz").replace("-idx", ".idx"): gzip.decompress(part) for name, part in files.items()},
+        tmp_path,
+    )
+    assert len(data.load_mnist("train", tmp_path, download=False)) == 20
+
+
+def test_checksums_of_unpacked_files_are_those_of_mnist():
+    for name, md5 in data.UNPACKED_MD5.items():
+        path = paths.MNIST / name
+        if not path.is_file():
+            pytest.skip("needs MNIST")
+        assert hashlib.md5(gzip.decompress(path.read_bytes())).hexdigest() == md5
 
 
 def test_unknown_split_and_refused_download():

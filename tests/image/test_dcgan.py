@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from src import paths
+from src import checkpoints, paths
 from src.config import ImageConfig
 from src.errors import CheckpointError
 from src.image import dcgan
@@ -60,6 +60,21 @@ def test_unknown_depth_is_refused(depth):
 def test_unknown_norm_is_refused():
     with pytest.raises(ValueError, match="discriminator_norm is 'layer'"):
         ImageConfig(discriminator_norm="layer")
+
+
+@pytest.mark.parametrize("state", [[1], torch.zeros(2), {"config": {}}, {"average": None, "config": None}])
+def test_a_file_that_holds_something_else_is_refused(tmp_path, state):
+    torch.save(state, tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match=r"model\.pt holds no"):
+        dcgan.load_model(tmp_path / "model.pt")
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    weights, description = checkpoints.load_weights(paths.IMAGE.weights)
+    weights["layers.1.bias"][0] = torch.nan
+    checkpoints.save_weights(tmp_path / "model.safetensors", weights, description)
+    with pytest.raises(CheckpointError, match="weights that are not finite"):
+        dcgan.load_model(tmp_path / "model.safetensors")
 
 
 def test_weights_of_another_network_are_refused():

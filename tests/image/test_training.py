@@ -145,7 +145,28 @@ def test_a_run_goes_on_from_its_latest_epoch_by_number(tmp_path):
     run_paths.checkpoints.mkdir(parents=True)
     for epoch in (995, 1000, 5):
         run_paths.checkpoint(epoch).touch()
-    assert checkpoints.latest(run_paths) == run_paths.checkpoint(1000)
+    for name in ("epoch_001 (1).pt", "epoch_best.pt", "epoch_.pt"):
+        (run_paths.checkpoints / name).touch()
+    assert checkpoints.states(run_paths) == [run_paths.checkpoint(epoch) for epoch in (1000, 995, 5)]
+
+
+def test_a_torn_newest_state_is_skipped_with_a_warning(small_config, blobs, tmp_path):
+    run_paths = paths.ImagePaths("trial", tmp_path)
+    whole = training.train(small_config, blobs, run_paths, progress=False)
+    newest = run_paths.checkpoint(6)
+    newest.write_bytes(newest.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match=r"epoch_006\.pt cannot be read.*Resuming from an earlier epoch"):
+        again = training.train(small_config, blobs, run_paths, progress=False)
+    assert_same_bits(weights_of(whole), weights_of(again))
+
+
+@pytest.mark.parametrize("state", [{}, {"config": {}}, {"config": None, "data": "blobs"}, [1, 2], torch.zeros(3)])
+def test_a_foreign_state_is_one_clear_error(small_config, blobs, tmp_path, state):
+    run_paths = paths.ImagePaths("trial", tmp_path)
+    run_paths.checkpoints.mkdir(parents=True)
+    torch.save(state, run_paths.checkpoint(2))
+    with pytest.raises(CheckpointError, match=r"epoch_002\.pt holds no|ImageConfig"):
+        training.train(small_config, blobs, run_paths, progress=False)
 
 
 def test_a_run_is_finished_when_its_last_epoch_is_scored(small_config, blobs, tmp_path):

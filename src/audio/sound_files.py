@@ -19,7 +19,9 @@ REFERENCES = {
     "rtsp", "sdp", "tty", "video4linux2,v4l2", "webm_dash_manifest", "x11grab",
 }  # fmt: skip
 SOUND_FORMATS = ",".join(sorted(av.formats_available - REFERENCES))
-EXACT_DURATION = {"wav", "w64", "aiff", "caf", "au", "flac", "mov,mp4,m4a,3gp,3g2,mj2"}  # others estimate it
+EXACT_DURATION = {  # formats whose duration is recorded in the file; for others FFmpeg estimates it
+    "wav", "w64", "aiff", "caf", "au", "flac", "ogg", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2",
+}  # fmt: skip
 MIN_RATE, MAX_RATE = 1_000, 1_000_000  # Hz
 MAX_GAP = 0.01  # seconds by which positions in a container may be rounded
 MAX_SHORTFALL = 0.1  # seconds by which a header may overstate the duration
@@ -70,7 +72,7 @@ def read_audio(path: Path, stream: int = 0) -> tuple[np.ndarray, int]:
         raise DataError(f"{name} holds no sound")
     if not MIN_RATE <= decoder.sample_rate <= MAX_RATE:
         raise DataError(f"{name} has a sample rate of {decoder.sample_rate} Hz: supported are {MIN_RATE} to {MAX_RATE}")
-    if report := decoder.report() or (missing and f"the file is truncated: {missing:,} bytes are missing"):
+    if report := decoder.report() or (missing and f"the file is incomplete: {missing:,} bytes are missing at its end"):
         warnings.warn(f"{name}: {report}", stacklevel=2)
     return np.concatenate(decoder.parts, axis=1), decoder.sample_rate
 
@@ -83,8 +85,9 @@ class _Decoder:
         self.sample_rate = source.rate  # Hz
         self.samples = 0  # in all parts
         self.promised = 0  # samples, by the container's header; 0 if it holds an estimate
-        if source.duration and container.format.name in EXACT_DURATION:
-            self.promised = round(float(source.duration * source.time_base) * source.rate)
+        if container.format.name in EXACT_DURATION:
+            of_stream = source.duration and float(source.duration * source.time_base)
+            self.promised = round((of_stream or (container.duration or 0) / av.time_base) * source.rate)
         self.damaged = 0  # packets
         self.silence = 0  # samples inserted for missing sound
         self.first: av.AudioFrame | None = None
@@ -146,7 +149,7 @@ class _Decoder:
             faults.append(f"{self.silence / self.sample_rate:.2f} s of missing sound are silent")
         if self.samples < self.promised - self.sample_rate * MAX_SHORTFALL:
             promised, found = self.promised / self.sample_rate, self.samples / self.sample_rate
-            faults.append(f"the file is truncated: its header promises {promised:.2f} s, it holds {found:.2f} s")
+            faults.append(f"the file is incomplete: it promises {promised:.2f} s and holds {found:.2f} s")
         return "; ".join(faults)
 
 

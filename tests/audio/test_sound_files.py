@@ -194,12 +194,21 @@ def test_damage_in_the_middle_of_flac_keeps_the_position_of_the_rest(tmp_path):
     assert different.sum() < 5000 and not different[-44_100:].any() and not different[:44_100].any()
 
 
+def test_a_lost_page_of_ogg_is_reported(tmp_path):
+    sound_files.write_audio(tmp_path / "plain.ogg", tones(2, 8.0), 44_100)
+    content = (tmp_path / "plain.ogg").read_bytes()
+    half = len(content) // 2
+    (tmp_path / "damaged.ogg").write_bytes(content[:half] + bytes(300) + content[half + 300 :])
+    with pytest.warns(UserWarning, match=r"damaged\.ogg: .*(incomplete|missing sound)"):
+        sound_files.read_audio(tmp_path / "damaged.ogg")
+
+
 @pytest.mark.parametrize("suffix", ["wav", "flac"])
 def test_a_truncated_file_is_reported(tmp_path, suffix):
     sound_files.write_audio(tmp_path / f"whole.{suffix}", tones(1, 3.0), 44_100)
     content = (tmp_path / f"whole.{suffix}").read_bytes()
     (tmp_path / f"cut.{suffix}").write_bytes(content[: len(content) // 2])
-    with pytest.warns(UserWarning, match=rf"cut\.{suffix}: .*the file is truncated"):
+    with pytest.warns(UserWarning, match=rf"cut\.{suffix}: .*the file is incomplete"):
         decoded, _ = sound_files.read_audio(tmp_path / f"cut.{suffix}")
     assert 1.2 < decoded.shape[1] / 44_100 < 1.7
 

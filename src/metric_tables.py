@@ -9,8 +9,9 @@ from collections.abc import Iterable
 class Metric(str):
     """A metric's key, usable as such in dictionaries and JSON, with its description.
 
-    `better` is "lower", "higher" or "as real". `tolerance` is the absolute difference, in the metric's unit, up to
-    which `verify` accepts another processor's rounding; None if `verify` does not measure the metric.
+    `better` is "lower", "higher" or "as real". `tolerance` is the difference up to which `verify` accepts another
+    processor's rounding, in the metric's unit, or as a share of the recorded value if `relative`. None: the recorded
+    standard deviation over seeds, if the metric has one, else `verify` does not compare the metric.
     """
 
     label: str
@@ -18,14 +19,26 @@ class Metric(str):
     decimals: int
     better: str
     tolerance: float | None
+    relative: bool
 
     def __new__(
-        cls, key: str, label: str, unit: str, decimals: int, better: str, tolerance: float | None = None
+        cls,
+        key: str,
+        label: str,
+        unit: str,
+        decimals: int,
+        better: str,
+        tolerance: float | None = None,
+        relative: bool = False,
     ) -> "Metric":
         metric = super().__new__(cls, key)
-        metric.label, metric.unit, metric.decimals = label, unit, decimals
-        metric.better, metric.tolerance = better, tolerance
+        metric.label, metric.unit, metric.decimals, metric.better = label, unit, decimals, better
+        metric.tolerance, metric.relative = tolerance, relative
         return metric
+
+    def allowed_difference(self, recorded: float) -> float:
+        """The difference from a recorded value that `verify` accepts, for a metric with a tolerance."""
+        return self.tolerance * abs(recorded) if self.relative else self.tolerance
 
     @property
     def heading(self) -> str:
@@ -43,13 +56,13 @@ class Metric(str):
 
 # --- digits ---
 
-FID = Metric("fid_mnist", "FID (mnist)", "", 3, "lower", tolerance=0.005)
-KID = Metric("kid_mnist", "KID (mnist)", "", 4, "lower", tolerance=0.0001)
-INCEPTION_SCORE = Metric("inception_score_mnist", "Inception Score (mnist)", "", 3, "higher", tolerance=0.01)
-PRECISION = Metric("precision_mnist", "Precision (mnist)", "", 3, "higher", tolerance=0.005)
-RECALL = Metric("recall_mnist", "Recall (mnist)", "", 3, "higher", tolerance=0.005)
-RAREST_DIGIT = Metric("smallest_digit_share", "Share of the rarest digit", "", 3, "as real", tolerance=0.002)
-COMMONEST_DIGIT = Metric("largest_digit_share", "Share of the most frequent digit", "", 3, "as real", tolerance=0.002)
+FID = Metric("fid_mnist", "FID (mnist)", "", 3, "lower")
+KID = Metric("kid_mnist", "KID (mnist)", "", 4, "lower")
+INCEPTION_SCORE = Metric("inception_score_mnist", "Inception Score (mnist)", "", 3, "higher")
+PRECISION = Metric("precision_mnist", "Precision (mnist)", "", 3, "higher")
+RECALL = Metric("recall_mnist", "Recall (mnist)", "", 3, "higher")
+RAREST_DIGIT = Metric("smallest_digit_share", "Share of the rarest digit", "", 3, "as real")
+COMMONEST_DIGIT = Metric("largest_digit_share", "Share of the most frequent digit", "", 3, "as real")
 FID_INCEPTION = Metric("fid_inception", "FID (inception)", "", 2, "lower")
 KID_INCEPTION = Metric("kid_inception", "KID (inception)", "", 4, "lower")
 INCEPTION_SCORE_INCEPTION = Metric("inception_score_inception", "Inception Score (inception)", "", 2, "higher")
@@ -63,15 +76,17 @@ BEST_GENERATOR = FID  # on the validation digits, it decides which checkpoint is
 # --- stems ---
 
 SDR = Metric("sdr_museval_db", "SDR (BSS Eval v4)", "dB", 2, "higher", tolerance=0.05)
-RATE = Metric("rate_kbit_s", "rate of both latents", "kbit/s", 2, "lower", tolerance=0.05)
-MEL_RATE = Metric("mel_rate_kbit_s", "of which `z_mel`", "kbit/s", 2, "lower", tolerance=0.01)
-RATE_MEAN = Metric("rate_mean_kbit_s", "rate, mean over tracks", "kbit/s", 2, "lower")
+RATE = Metric("rate_kbit_s", "rate of both latents", "kbit/s", 2, "lower", tolerance=0.005, relative=True)
+MEL_RATE = Metric("mel_rate_kbit_s", "of which `z_mel`", "kbit/s", 2, "lower", tolerance=0.005, relative=True)
+RATE_MEAN = Metric("rate_mean_kbit_s", "rate, mean over tracks", "kbit/s", 2, "lower", tolerance=0.005, relative=True)
 SDR_GLOBAL = Metric("sdr_global_db", "SDR (global)", "dB", 2, "higher", tolerance=0.05)
 SI_SDR = Metric("si_sdr_db", "SI-SDR", "dB", 2, "higher", tolerance=0.05)
-SNR = Metric("snr_db", "SNR", "dB", 2, "higher")
-MSE = Metric("mse", "MSE, full scale 1", "", 6, "lower")
-STFT_DISTANCE = Metric("stft_distance", "multi-resolution STFT distance", "", 3, "lower")
-MEL_ERROR = Metric("mel_error_db", "error of the mel decoded from `z_mel`", "dB", 2, "lower", tolerance=0.02)
+SNR = Metric("snr_db", "SNR", "dB", 2, "higher", tolerance=0.05)
+MSE = Metric("mse", "MSE, full scale 1", "", 6, "lower", tolerance=0.01, relative=True)
+STFT_DISTANCE = Metric(
+    "stft_distance", "multi-resolution STFT distance", "", 3, "lower", tolerance=0.005, relative=True
+)
+MEL_ERROR = Metric("mel_error_db", "error of the mel decoded from `z_mel`", "dB", 2, "lower", tolerance=0.05)
 OPINION = Metric("zimtohrli_mos", "opinion score predicted by Zimtohrli", "1 to 5", 2, "higher")
 OBJECTIVE = Metric("objective_kbit_s", "objective", "kbit/s", 3, "lower")
 FRECHET = Metric("frechet_distance", "Fréchet distance", "", 2, "lower")

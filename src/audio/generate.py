@@ -13,7 +13,7 @@ from src.audio.water_filling import NEPERS_PER_DB, water_level
 from src.config import OPERATING_SDR_DB, STEMS
 from src.errors import UsageError
 
-MAX_SECONDS = 600
+MAX_SECONDS = 6  # the causal prior of z_mel diverges in longer sound
 
 
 def sample(model: vae.StemVAE, stem: str, count: int = 1, seconds: float = 6.0, seed: int = 0) -> np.ndarray:
@@ -37,7 +37,9 @@ def sample_log_mels(model: vae.StemVAE, stem: str, count: int, seconds: float, s
         raise UsageError(f"unknown stem {stem!r}: use one of {', '.join(STEMS)}")
     config, device = model.config, runtime.device()
     if count < 1 or not 1 / config.sample_rate <= seconds <= MAX_SECONDS:
-        raise UsageError(f"{count} samples of {seconds} s: ask for at least 1, of up to {MAX_SECONDS} s")
+        raise UsageError(
+            f"{count} samples of {seconds} s: ask for at least 1, of up to {MAX_SECONDS} s, since longer ones diverge"
+        )
     frames = model.spectrogram.frames(int(seconds * config.sample_rate))
     shape = (math.ceil(frames / vae.STRIDE), config.latent_dim)
     streams = [runtime.random_stream(seed, STEMS.index(stem), row) for row in range(count)]

@@ -68,7 +68,9 @@ def build_parser(program: str) -> argparse.ArgumentParser:
 
     command = add_command(commands, "generate", generate, "generate sound of a stem")
     command.add_argument("--stem", choices=STEMS, required=True, help="instrument")
-    command.add_argument("--seconds", type=positive(float), default=6.0, help="duration in seconds (default: 6)")
+    command.add_argument(
+        "--seconds", type=positive(float), default=6.0, help="duration in seconds, up to 6 (default: 6)"
+    )
     command.add_argument("--seed", type=int, default=0, help="seed of the latents (default: 0)")
     command.add_argument("--output", help=f"{WRITABLE} (default: generated_audio/STEM_seedSEED.wav)")
     add_model(command)

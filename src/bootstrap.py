@@ -46,15 +46,21 @@ def main(arguments: list[str]) -> int:
 
 
 def prepare_environment(requirements: tuple[str, ...]) -> Path:
-    """Create .venv and install `requirements`, unless that is done already. Returns the environment's Python."""
+    """Create .venv and install `requirements`, unless that is done already. Returns the environment's Python.
+
+    An existing .venv is never emptied: pip is added if it lacks pip, and a folder of something else ends the program.
+    """
     python = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     stamp = ENVIRONMENT / f"installed-{requirements[-1]}"
     wanted = hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in requirements)).hexdigest()
-    if not (
-        python.is_file() and subprocess.run((python, "-m", "pip", "--version"), capture_output=True).returncode == 0
-    ):
+    if not python.is_file():
+        if ENVIRONMENT.is_dir() and any(ENVIRONMENT.iterdir()):
+            raise SystemExit(f"error: {ENVIRONMENT.name} is no virtual environment of this system: move it elsewhere")
         print(f"creating {ENVIRONMENT.name}", flush=True)
-        venv.create(ENVIRONMENT.resolve(), clear=True, with_pip=True)
+        venv.create(ENVIRONMENT.resolve(), with_pip=True)
+    elif subprocess.run((python, "-m", "pip", "--version"), capture_output=True).returncode:
+        print(f"adding pip to {ENVIRONMENT.name}", flush=True)
+        run(python, "-m", "ensurepip")
     if not stamp.is_file() or stamp.read_text() != wanted:
         print(f"installing {requirements[-1]}: several GB with torch, minutes on a fast connection", flush=True)
         run(python, "-m", "pip", "install", "-q", "-r", requirements[-1])

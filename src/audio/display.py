@@ -63,7 +63,12 @@ def player(title: str, waveform: np.ndarray, sample_rate: int, note: str = "") -
     """HTML of a player with the sound (samples,), full scale 1, embedded as MP3, so that a notebook stays small.
 
     Sound with peaks above full scale is attenuated, and the note says by how much.
+
+    Raises:
+        ValueError: values that are not finite.
     """
+    if not np.isfinite(waveform).all():
+        raise ValueError(f"the sound of {title} holds values that are not finite")
     peak = float(np.abs(waveform).max(initial=0))
     if peak > 1:
         waveform, note = waveform / peak, f"{note} (turned down by {20 * np.log10(peak):.1f} dB)".strip()

@@ -11,6 +11,8 @@ RATE = 22050
 
 def test_player_holds_the_sound_and_turns_it_down_where_it_must():
     assert "data:audio/mpeg;base64," in display.player("drums", np.zeros(RATE, np.float32), RATE)
+    with pytest.raises(ValueError, match="not finite"):
+        display.player("broken", np.full(RATE, np.nan, np.float32), RATE)
     assert "turned down by 6.0 dB" in display.player("loud", np.full(RATE, 2.0, np.float32), RATE)
 
 

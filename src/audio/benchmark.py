@@ -16,7 +16,7 @@ RUNS = 5  # timed runs, after one warm-up
 
 
 def measure_speed(model: vae.StemVAE, tracks: Tracks, seconds: float = SECONDS) -> dict[str, float]:
-    """Seconds of sound reconstructed in one second, for each stem, on the first `seconds` of all tracks joined."""
+    """Speed of reconstruction of each stem, in multiples of real time, on the first `seconds` of the joined tracks."""
     samples = int(seconds * tracks.sample_rate)
     speeds = {}
     for stem_index, stem in enumerate(STEMS):

@@ -51,7 +51,7 @@ def reconstruct(
 
     `waveform`: (samples,) or (channels, samples) at `sample_rate` Hz, floats with full scale 1 or signed integers with
     the full scale of their type. Channels are coded one by one; a channel of zeros gives zeros.
-    `stem`: the instrument, one of `STEMS`; None takes the stem whose model needs the fewest bits.
+    `stem`: the instrument, one of `STEMS`; None takes the stem with the lowest negative ELBO.
     `sdr_db`: the signal-to-distortion ratio that reverse water-filling aims for, from 0 to 60 dB; None is the recorded
     operating point of the stem.
     `fill`: amplitude, from 0 to 1, of the noise that replaces the variance missing from the estimate, most of it below
@@ -177,10 +177,11 @@ def _frames_inside(frames: Tensor, inside: tuple[int, int | None], hop: int) -> 
 
 
 def _context(config: AudioConfig, stem_index: int) -> tuple[int, int]:
-    """Samples before and after a block that can have an influence on it, rounded up to `ALIGNMENT`.
+    """Samples of context needed before and after a block, rounded up to `ALIGNMENT`. Upper bounds:
 
-    A decoded spectrogram depends on 10 frames of z_mel on either side; z_fine on its own networks' receptive field in
-    that; the prior of z_mel on earlier frames, each of which depends on 5 more.
+    - decoded mel: 10 latent frames on each side
+    - `z_fine`: the context of the decoded mel, plus `MEMORY` + 8 MDCT frames before and 8 after
+    - prior of `z_mel`: `CausalPrior.REACH` + 6 latent frames before
     """
     bins, latent_hop = config.mdct_bins[stem_index], config.mel_hop * vae.STRIDE
     before = max((vae.MEMORY + 8) * bins + 10 * latent_hop, (vae.CausalPrior.REACH + 6) * latent_hop)

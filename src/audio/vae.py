@@ -222,7 +222,7 @@ class FineVAE(nn.Module):
         self.read_mel = nn.Conv2d(4, channels, (3, 5), padding=(1, 2))
         self.mix_mel = nn.Conv2d(channels, channels, 1)
         self.noise = nn.Conv2d(channels, 1, (1, 3), padding=(0, 1))
-        # Padded on both sides in time; `forward` drops the later side, so that only the past has an influence.
+        # Padded on both sides in time; `_variance_refinement` drops the later side: these layers are causal.
         self.read_past = nn.Conv2d(4, channels, (4, 9), padding=(4, 4))
         self.mix_past = nn.Conv2d(2 * channels, channels, (2, 3), padding=(1, 1))
         self.mix_bins = nn.Conv2d(channels, channels, (1, 5), padding=(0, 2))

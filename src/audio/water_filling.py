@@ -19,9 +19,10 @@ BISECTIONS = 40
 
 
 def posterior_log_noise(log_variance: Tensor, correction: Tensor | float = 0.0) -> Tensor:
-    """ln of the posterior's noise variance over D, for ln(P / D): that of reverse water-filling, ln(P / (P - D)).
+    """ln of the posterior's noise variance over D, given ln(P / D): a smooth version of reverse water-filling's
+    ln(P / (P - D)), which exists only for P > D.
 
-    Where P falls below D, it grows smoothly to infinity. `correction` shifts it.
+    It approaches 0 for P >> D and 2.8 for P << D. `correction` is added before the outer softplus; the maximum is 14.
     """
     excess = softplus(2 * (log_variance.clamp(max=30).exp() - 1)) / 2
     return softplus(correction - torch.log(excess + 1e-6)).clamp(max=14)

@@ -51,7 +51,7 @@ def build_parser(program: str) -> argparse.ArgumentParser:
     command = add_command(commands, "reconstruct", reconstruct, "encode a recording into the latents and decode it")
     command.add_argument("input", metavar="IN", help=READABLE)
     command.add_argument("output", metavar="OUT", help=WRITABLE)
-    command.add_argument("--stem", choices=STEMS, help="instrument (default: the one that needs the fewest bits)")
+    command.add_argument("--stem", choices=STEMS, help="stem (default: the one with the lowest negative ELBO)")
     command.add_argument(
         "--sdr",
         type=float,

@@ -227,14 +227,24 @@ class Log:
 
     def __init__(self, path: Path, epoch: int):
         self.path = path
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        self.lines = [line for line in lines if json.loads(line)["epoch"] <= epoch] if epoch else []
+        entries = _read_log(path) if epoch and path.is_file() else []
+        self.lines = [json.dumps(entry) for entry in entries if entry["epoch"] <= epoch]
 
     def write(self, entry: dict) -> None:
         """Append one object, on rank 0 alone."""
         if distributed.is_main():
             self.lines.append(json.dumps(entry))
             save_text(self.path, "\n".join(self.lines) + "\n")
+
+
+def _read_log(path: Path) -> list[dict]:
+    """The entries of a training log. Raises CheckpointError if it is damaged."""
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise CheckpointError(
+            f"{relative(path)} is damaged ({error}): restore it, or train with --overwrite"
+        ) from error
 
 
 def find_run(run_paths: RunPaths, complete: bool) -> RunPaths:
@@ -247,7 +257,7 @@ def finished(run_paths: RunPaths) -> bool:
     """True if a run's weights are published and its log ends with the scores of its last epoch."""
     if not (run_paths.weights.is_file() and run_paths.training_log.is_file()):
         return False
-    lines = [json.loads(line) for line in run_paths.training_log.read_text(encoding="utf-8").splitlines()]
+    lines = _read_log(run_paths.training_log)
     return bool(lines) and "training_seconds" in lines[-1] and lines[-1]["epoch"] == lines[0]["config"]["epochs"]
 
 
@@ -256,10 +266,10 @@ def read_history(run_paths: RunPaths) -> dict:
     (scores on the validation split).
 
     Raises:
-        CheckpointError: there is no log, or it holds no epoch.
+        CheckpointError: there is no log, it is damaged, or it holds no epoch.
     """
     if run_paths.training_log.is_file():
-        start, *lines = map(json.loads, run_paths.training_log.read_text(encoding="utf-8").splitlines())
+        start, *lines = _read_log(run_paths.training_log) or [{}]
         if losses := [line for line in lines if "seconds" in line]:
             start.pop("epoch")
             training = start | {"epochs": losses[-1]["epoch"], "seconds": losses[-1]["seconds"], "losses": losses}

@@ -63,3 +63,15 @@ def test_a_log_without_an_epoch_is_named(tmp_path):
 def test_the_packaged_sample_never_trains_into_a_profiles_own_folders(tmp_path):
     assert training_loop.find_run(paths.ImagePaths("full", tmp_path), complete=False).run == "full-sample"
     assert training_loop.find_run(paths.ImagePaths("full", tmp_path), complete=True).run == "full"
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"epoch": 0}\n{"epo'])
+def test_a_damaged_log_is_one_clear_error(tmp_path, content):
+    run_paths = paths.ImagePaths("trial", tmp_path)
+    run_paths.training_log.parent.mkdir(parents=True)
+    run_paths.training_log.write_text(content)
+    with pytest.raises(CheckpointError, match=r"image_training\.jsonl (is damaged|holds no epoch)"):
+        training_loop.read_history(run_paths)
+    if content:
+        with pytest.raises(CheckpointError, match="is damaged"):
+            training_loop.Log(run_paths.training_log, epoch=2)

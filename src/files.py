@@ -1,4 +1,4 @@
-"""Atomic writes, and JSON."""
+"""Atomic writes of text, JSON, arrays, pictures and figures; reading of JSON."""
 
 import json
 import os
@@ -52,6 +52,30 @@ def save_text(path: Path, text: str) -> None:
 def save_json(path: Path, content: dict) -> None:
     """Write `content` as indented JSON, atomically. Raises OutputError."""
     save_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def save_array(path: Path, array) -> None:
+    """Write a NumPy array in the .npy format, atomically. Raises OutputError."""
+    import numpy as np  # here, as Pillow below, so that the command line starts without them
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:  # np.save would add a suffix to the temporary name
+            np.save(file, array)
+
+    write_atomically(path, write)
+
+
+def save_picture(path: Path, pixels) -> None:
+    """Write uint8 pixels (height, width), a NumPy array, as a greyscale PNG, atomically. Raises OutputError."""
+    from PIL import Image
+
+    picture = Image.fromarray(pixels)
+    write_atomically(path, lambda temporary: picture.save(temporary, format="PNG"))
+
+
+def save_figure(path: Path, figure, dpi: int) -> None:
+    """Write a Matplotlib figure as PNG, atomically. Raises OutputError."""
+    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=dpi))
 
 
 def load_json(path: Path) -> dict:

@@ -148,7 +148,7 @@ def _decoded(tracks: dict[str, Path], split: str, sample_rate: int) -> Iterator[
         stems = _read_cached(cached)
         if stems is None:
             stems = decode_stems(path, sample_rate)
-            files.write_atomically(cached, lambda temporary, stems=stems: _save_array(temporary, stems))
+            files.save_array(cached, stems)
         yield stems
 
 
@@ -159,11 +159,6 @@ def _read_cached(path: Path) -> np.ndarray | None:
     except (OSError, ValueError, EOFError):
         return None
     return stems if stems.ndim == 2 and len(stems) == len(STEMS) else None
-
-
-def _save_array(path: Path, array: np.ndarray) -> None:
-    with open(path, "wb") as file:  # np.save would add a suffix to the temporary name
-        np.save(file, array)
 
 
 def decode_stems(path: Path, sample_rate: int) -> np.ndarray:

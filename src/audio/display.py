@@ -3,7 +3,6 @@
 import base64
 import io
 from collections.abc import Mapping
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -11,7 +10,6 @@ import soundfile
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from src import files
 from src.audio.spectrogram import MelSpectrogram
 
 RANGE_DB = 60.0  # shown below the loudest bin of a row
@@ -52,11 +50,6 @@ def _draw_spectrogram(axes, log_mel: np.ndarray, mel: MelSpectrogram, loudest: f
     axes.minorticks_off()
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=(1, 2, 5, 10)))
     return image
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, atomically. Raises OutputError."""
-    files.write_atomically(path, lambda target: figure.savefig(target, format="png", dpi=80))
 
 
 def player(title: str, waveform: np.ndarray, sample_rate: int, note: str = "") -> str:

@@ -93,7 +93,7 @@ class Judge:
             originals[stem] = model.log_mel(waveform[None].to(runtime.device()))[0].cpu().numpy()
             decoded[f"{stem}, from z_mel"] = result.decoded_mel
         figure = display.spectrogram_figure(originals | decoded, model.spectrogram)
-        display.save(figure, run_paths.spectrogram(epoch))
+        files.save_figure(run_paths.spectrogram(epoch), figure, dpi=80)
 
 
 def _checkpoint_row(waveforms: Tensor, output: vae.StemOutput, rate: Tensor, kbit: float) -> Row:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -95,28 +94,17 @@ def save(images: Tensor, path: Path, columns: int) -> None:
     check_suffix(path)
     suffix = path.suffix.lower()
     if suffix == ".npy":
-        files.write_atomically(path, lambda temporary: _save_array(images.numpy(), temporary))
+        files.save_array(path, images.numpy())
     elif suffix == ".png":
-        save_picture(grid(images, columns, scale=2), path)
+        files.save_picture(path, grid(images, columns, scale=2))
     else:
         for old in path.glob("[0-9]" * 5 + ".png"):  # of an earlier, longer run
             old.unlink()
         for number, image in enumerate(images):
-            save_picture(image[0].numpy(), path / f"{number:05d}.png")
+            files.save_picture(path / f"{number:05d}.png", image[0].numpy())
 
 
 def check_suffix(path: Path) -> None:
     """Raise UsageError unless `save` can write to `path`."""
     if path.suffix.lower() not in (".png", ".npy", ""):
         raise UsageError(f"cannot write {path.name}: end it in .png (a grid) or .npy, or name a folder")
-
-
-def save_picture(pixels: np.ndarray, path: Path) -> None:
-    """Write uint8 pixels (height, width) as a greyscale PNG, atomically. Raises OutputError."""
-    picture = Image.fromarray(pixels)
-    files.write_atomically(path, lambda temporary: picture.save(temporary, format="PNG"))
-
-
-def _save_array(array: np.ndarray, path: Path) -> None:
-    with open(path, "wb") as file:  # np.save would add a suffix to the temporary name
-        np.save(file, array)

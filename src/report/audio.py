@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from src import paths
 from src.config import STEMS
-from src.files import load_json
+from src.files import load_json, save_figure
 from src.metric_tables import (
     BEST_STEM_VAE,
     FRECHET,
@@ -27,7 +27,7 @@ from src.metric_tables import (
     SNR,
     STFT_DISTANCE,
 )
-from src.report.plotting import BLUE, GREEN, GREY, ORANGE, STYLE, machine_line, save_figure, table
+from src.report.plotting import BLUE, DPI, GREEN, GREY, ORANGE, STYLE, machine_line, table
 
 FINAL_METRICS = (
     SDR, RATE, MEL_RATE, RATE_MEAN, SDR_GLOBAL, SI_SDR, SNR, MSE, STFT_DISTANCE, MEL_ERROR,
@@ -91,7 +91,7 @@ def write_figures(run_paths: paths.AudioPaths) -> list[Path]:
         run_paths.figures / "checkpoints.png": checkpoint_curves(metrics["checkpoints"]),
     }
     for path, figure in figures.items():
-        save_figure(figure, path)
+        save_figure(path, figure, DPI)
     return list(figures)
 
 

@@ -11,9 +11,9 @@ from PIL import Image
 from src import paths
 from src.config import SAMPLE_GRID_SIDE
 from src.errors import CheckpointError
-from src.files import load_json
+from src.files import load_json, save_figure, save_picture
 from src.metric_tables import BEST_GENERATOR, FID, IMAGE_METRICS, INCEPTION_SCORE, KID
-from src.report.plotting import BLUE, GREY, ORANGE, STYLE, machine_line, save_figure, save_picture, table
+from src.report.plotting import BLUE, DPI, GREY, ORANGE, STYLE, machine_line, table
 
 
 def template_values(run_paths: paths.ImagePaths) -> dict[str, str | int]:
@@ -54,14 +54,20 @@ def template_values(run_paths: paths.ImagePaths) -> dict[str, str | int]:
 def write_figures(run_paths: paths.ImagePaths) -> list[Path]:
     """Write the figures of digits. Returns their paths."""
     metrics = load_json(run_paths.metrics)
-    folder = run_paths.figures
-    save_figure(score_curves(metrics), folder / "image_scores.png")
-    save_figure(loss_curves(metrics["training"]["losses"]), folder / "image_losses.png")
-    save_picture(best_samples(run_paths, best_epoch(metrics)), folder / "image_samples.png")
     epochs = [row["epoch"] for row in metrics["checkpoints"]]
-    save_picture(progress_strip(run_paths, epochs), folder / "image_progress.png")
-    names = ("image_scores.png", "image_losses.png", "image_samples.png", "image_progress.png")
-    return [folder / name for name in names]
+    figures = {
+        run_paths.figures / "image_scores.png": score_curves(metrics),
+        run_paths.figures / "image_losses.png": loss_curves(metrics["training"]["losses"]),
+    }
+    pictures = {
+        run_paths.figures / "image_samples.png": best_samples(run_paths, best_epoch(metrics)),
+        run_paths.figures / "image_progress.png": progress_strip(run_paths, epochs),
+    }
+    for path, figure in figures.items():
+        save_figure(path, figure, DPI)
+    for path, pixels in pictures.items():
+        save_picture(path, pixels)
+    return [*figures, *pictures]
 
 
 def best_epoch(metrics: dict) -> int:

@@ -1,16 +1,12 @@
 """Style of the figures, and Markdown tables."""
 
-from pathlib import Path
-
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
-
-from src import files
 
 # The palette of Okabe and Ito, which colour-blind readers can distinguish.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
+DPI = 110
 STYLE = {
     "font.size": 12,
     "axes.spines.top": False,
@@ -44,14 +40,3 @@ def panels(pictures: dict[str, np.ndarray]) -> Figure:
             axes.set_title(title)
             axes.set_axis_off()
     return figure
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, atomically. Raises OutputError."""
-    files.write_atomically(path, lambda target: figure.savefig(target, format="png", dpi=110))
-
-
-def save_picture(pixels: np.ndarray, path: Path) -> None:
-    """Write uint8 pixels (height, width) as PNG, atomically. Raises OutputError."""
-    picture = Image.fromarray(pixels)
-    files.write_atomically(path, lambda target: picture.save(target, format="PNG"))

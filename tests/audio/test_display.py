@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from src import files
 from src.audio import display
 from src.audio.spectrogram import MelSpectrogram
 
@@ -22,5 +23,5 @@ def test_spectrograms_stand_side_by_side_under_their_titles(tmp_path):
     assert [axes.get_title() for axes in figure.axes[:3]] == ["a", "b", "c"]
     assert not figure.axes[3].axison
     assert figure.axes[1].get_xlim()[1] == pytest.approx(20 * 256 / RATE, abs=0.01)  # seconds
-    display.save(figure, tmp_path / "picture.png")
+    files.save_figure(tmp_path / "picture.png", figure, dpi=80)
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")

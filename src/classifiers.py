@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from src import checkpoints, runtime
 from src.config import ClassifierConfig, StemClassifierConfig
 
-Config = ClassifierConfig | StemClassifierConfig
+AnyClassifierConfig = ClassifierConfig | StemClassifierConfig
 
 
 class ReferenceClassifier(nn.Module):
@@ -52,7 +52,7 @@ def fit(
     classifier: ReferenceClassifier,
     batches: Iterable[tuple[Tensor, Tensor]],
     steps: int,
-    config: Config,
+    config: AnyClassifierConfig,
     progress: bool = True,
 ) -> None:
     """Train in place on `steps` batches of inputs and labels, by AdamW with a one-cycle learning rate; then switch to
@@ -90,7 +90,7 @@ def accuracy(logits: Tensor, labels: Tensor | int) -> float:
     return (logits.argmax(1) == labels).double().mean().item()
 
 
-def publish(classifier: ReferenceClassifier, config: Config, measured: dict, path: Path) -> None:
+def publish(classifier: ReferenceClassifier, config: AnyClassifierConfig, measured: dict, path: Path) -> None:
     """Write the weights, described by their configuration, the measured values and the machine."""
     description = {"config": asdict(config), **measured, "machine": runtime.describe_machine()}
     checkpoints.save_weights(path, classifier.state_dict(), description)
@@ -100,9 +100,9 @@ Classifier = TypeVar("Classifier", bound=ReferenceClassifier)
 
 
 def train_and_publish(
-    train: Callable[[Config, object], Classifier],
+    train: Callable[[AnyClassifierConfig, object], Classifier],
     measure: Callable[[Classifier, object], float],
-    config: Config,
+    config: AnyClassifierConfig,
     splits: dict[str, object],
     path: Path,
 ) -> dict[str, float]:

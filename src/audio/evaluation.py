@@ -22,6 +22,7 @@ from src.config import CHECKPOINT_SDR_DB, OPERATING_SDR_DB, SILENT_EXCERPT_POWER
 from src.errors import DataError
 from src.metric_tables import (
     AUDIO_METRICS,
+    CLOSED_FORM_RATE,
     FRECHET,
     MEL_ERROR,
     MEL_RATE,
@@ -280,7 +281,7 @@ def compare(curve: list[Summary], closed_form: list[Summary], sdr_db: float) -> 
     that SDR."""
     rate, closed_form_rate = (rate_at(sdr_db, rows) for rows in (curve, closed_form))
     saved = None if rate is None or closed_form_rate is None else round(1 - rate / closed_form_rate, 4)
-    return {"sdr_db": sdr_db, RATE: rate, "closed_form_rate_kbit_s": closed_form_rate, "saved": saved}
+    return {"sdr_db": sdr_db, RATE: rate, CLOSED_FORM_RATE: closed_form_rate, "saved": saved}
 
 
 def rate_at(sdr_db: float, curve: list[Summary]) -> float | None:

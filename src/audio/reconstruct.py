@@ -93,8 +93,9 @@ def reconstruct(
 def _check_arguments(waveform: np.ndarray, stem: str | None, sdr_db: float | None, fill: float) -> np.ndarray:
     """The waveform as float32 (channels, samples), integers scaled by the range of their type. Raises UsageError."""
     waveform = np.asarray(waveform)
-    scale = -float(np.iinfo(waveform.dtype).min) if np.issubdtype(waveform.dtype, np.signedinteger) else 1.0
-    sound = np.atleast_2d((waveform / scale).astype(np.float32) if scale != 1 else waveform.astype(np.float32))
+    if np.issubdtype(waveform.dtype, np.signedinteger):
+        waveform = waveform / -float(np.iinfo(waveform.dtype).min)
+    sound = np.atleast_2d(waveform.astype(np.float32))
     if sound.ndim != 2 or sound.shape[-1] < 1:
         raise UsageError(f"a waveform of shape {np.shape(waveform)} is not (samples,) or (channels, samples)")
     if not np.isfinite(sound).all():

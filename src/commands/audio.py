@@ -30,8 +30,8 @@ from src.errors import UsageError
 from src.files import save_json
 from src.metric_tables import OBJECTIVE, RATE, SDR
 
-READABLE = "WAV, FLAC, MP3, MP4 ...: any sample rate and number of channels"
-WRITABLE = "WAV, FLAC, OGG or MP3"
+READABLE_HELP = "WAV, FLAC, MP3, MP4 ...: any sample rate and number of channels"
+WRITABLE_HELP = "WAV, FLAC, OGG or MP3"
 
 
 def build_parser(program: str) -> argparse.ArgumentParser:
@@ -49,8 +49,8 @@ def build_parser(program: str) -> argparse.ArgumentParser:
     add_evaluation(command, "full: all tracks (default); quick: 2 tracks")
 
     command = add_command(commands, "reconstruct", reconstruct, "encode a recording into the latents and decode it")
-    command.add_argument("input", metavar="IN", help=READABLE)
-    command.add_argument("output", metavar="OUT", help=WRITABLE)
+    command.add_argument("input", metavar="IN", help=READABLE_HELP)
+    command.add_argument("output", metavar="OUT", help=WRITABLE_HELP)
     command.add_argument("--stem", choices=STEMS, help="stem (default: the one with the lowest negative ELBO)")
     command.add_argument(
         "--sdr",
@@ -72,17 +72,17 @@ def build_parser(program: str) -> argparse.ArgumentParser:
         "--seconds", type=positive(float), default=6.0, help="duration in seconds, up to 6 (default: 6)"
     )
     command.add_argument("--seed", type=int, default=0, help="seed of the latents (default: 0)")
-    command.add_argument("--output", help=f"{WRITABLE} (default: generated_audio/STEM_seedSEED.wav)")
+    command.add_argument("--output", help=f"{WRITABLE_HELP} (default: generated_audio/STEM_seedSEED.wav)")
     add_model(command)
     add_overwrite(command)
 
     command = add_command(commands, "interpolate", interpolate, "interpolate between two recordings in z_mel")
-    command.add_argument("first", metavar="A", help=READABLE)
+    command.add_argument("first", metavar="A", help=READABLE_HELP)
     command.add_argument("second", metavar="B", help="as A; both are trimmed to the shorter one")
     command.add_argument("--first-stem", choices=STEMS, help="instrument of A (default: the best fit)")
     command.add_argument("--second-stem", choices=STEMS, help="instrument of B (default: the best fit)")
     command.add_argument("--steps", type=int, default=5, help="number of sounds, both ends included (default: 5)")
-    command.add_argument("--output", help=f"{WRITABLE} (default: generated_audio/interpolation.wav)")
+    command.add_argument("--output", help=f"{WRITABLE_HELP} (default: generated_audio/interpolation.wav)")
     add_model(command)
     add_overwrite(command)
 
@@ -139,12 +139,14 @@ def evaluate(options: argparse.Namespace) -> None:
     from src import training_loop
     from src.audio import benchmark, data, evaluation, vae
 
-    tracks = data.load_musdb18("test", AudioConfig().sample_rate)
-    if run_paths == paths.AUDIO and not options.model and (options.profile != "full" or not tracks.complete):
+    published = run_paths == paths.AUDIO and not options.model
+    if published and (options.profile != "full" or not data.load_musdb18("test", AudioConfig().sample_rate).complete):
         raise UsageError("the published scores come from the whole of MUSDB18 in the full profile: name another --run")
     history = {} if options.model else training_loop.read_history(run_paths)
     model = vae.load_model(options.model or run_paths.weights)
-    measured = evaluation.evaluate(model, AUDIO_PROFILES[options.profile][1])
+    protocol = AUDIO_PROFILES[options.profile][1]
+    measured = evaluation.evaluate(model, protocol)
+    tracks = data.load_musdb18("test", model.config.sample_rate).first(protocol.tracks)
     measured["speed"] = benchmark.measure_speed(model, tracks)
     for stem, row in measured["final"].items():
         print(f"{stem:7} SDR {row[SDR]:6.2f} dB at {row[RATE]:6.2f} kbit/s")
@@ -223,10 +225,10 @@ def _checked_output(output: str | Path, overwrite: bool) -> Path:
     """The output's path. Raises UsageError before any work if it exists or its format is unknown."""
     output = Path(output)
     refuse_existing(output, overwrite)
-    from src.audio.sound_files import WRITABLE as formats
+    from src.audio.sound_files import WRITABLE
 
-    if output.suffix.lower() not in formats:
-        raise UsageError(f"cannot write {output.name}: end it in {', '.join(formats)}")
+    if output.suffix.lower() not in WRITABLE:
+        raise UsageError(f"cannot write {output.name}: end it in {', '.join(WRITABLE)}")
     return output
 
 

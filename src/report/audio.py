@@ -12,6 +12,7 @@ from src.config import STEMS
 from src.files import load_json, save_figure
 from src.metric_tables import (
     BEST_STEM_VAE,
+    CLOSED_FORM_RATE,
     FRECHET,
     MEL_ERROR,
     MEL_RATE,
@@ -27,7 +28,7 @@ from src.metric_tables import (
     SNR,
     STFT_DISTANCE,
 )
-from src.report.plotting import BLUE, DPI, GREEN, GREY, ORANGE, STYLE, machine_line, table
+from src.report.plotting import BLUE, DPI, GREEN, GREY, ORANGE, STYLE, machine_line, table, training_values
 
 FINAL_METRICS = (
     SDR, RATE, MEL_RATE, RATE_MEAN, SDR_GLOBAL, SI_SDR, SNR, MSE, STFT_DISTANCE, MEL_ERROR,
@@ -53,7 +54,7 @@ def template_values(run_paths: paths.AudioPaths) -> dict[str, str | int]:
     """The template's values for stems. Raises CheckpointError if a JSON file is missing or damaged."""
     metrics = load_json(run_paths.metrics)
     classifier = load_json(run_paths.classifier.with_suffix(".json"))
-    protocol, training, generated = metrics["protocol"], metrics["training"], metrics["generated"]
+    protocol, generated = metrics["protocol"], metrics["generated"]
     speeds = metrics["speed"]
     return dict(
         audio_tracks=protocol["tracks"],
@@ -69,11 +70,7 @@ def template_values(run_paths: paths.AudioPaths) -> dict[str, str | int]:
         audio_classifier=f"{classifier['accuracy']['test']:.1%}",
         audio_checkpoints=checkpoint_table(metrics),
         audio_best_epoch=best_epoch(metrics),
-        audio_epochs=training["epochs"],
-        audio_minutes=f"{training['seconds'] / 60:.1f}",
-        audio_processor=training["machine"]["processor"],
-        audio_threads=training["machine"]["threads"],
-        audio_precision=training["machine"]["training_precision"],
+        **{f"audio_{name}": value for name, value in training_values(metrics["training"]).items()},
         audio_speed_threads=protocol["machine"]["threads"],
         audio_speed_processor=protocol["machine"]["processor"],
         audio_speed=", ".join(f"{stem} {speeds[stem]:.0f}" for stem in STEMS),
@@ -119,7 +116,7 @@ def equal_table(metrics: dict) -> str:
     def cell(row: dict) -> str:
         if row["saved"] is None:
             return "beyond the curve"
-        return f"{row[RATE]:.2f} / {row['closed_form_rate_kbit_s']:.2f} ({-row['saved']:+.0%})"
+        return f"{row[RATE]:.2f} / {row[CLOSED_FORM_RATE]:.2f} ({-row['saved']:+.0%})"
 
     rows = []
     for position, first in enumerate(metrics["equal_sdr"][STEMS[0]]):

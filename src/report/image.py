@@ -13,7 +13,7 @@ from src.config import SAMPLE_GRID_SIDE
 from src.errors import CheckpointError
 from src.files import load_json, save_figure, save_picture
 from src.metric_tables import BEST_GENERATOR, FID, IMAGE_METRICS, INCEPTION_SCORE, KID
-from src.report.plotting import BLUE, DPI, GREY, ORANGE, STYLE, machine_line, table
+from src.report.plotting import BLUE, DPI, GREY, ORANGE, STYLE, machine_line, table, training_values
 
 
 def template_values(run_paths: paths.ImagePaths) -> dict[str, str | int]:
@@ -21,7 +21,7 @@ def template_values(run_paths: paths.ImagePaths) -> dict[str, str | int]:
     metrics = load_json(run_paths.metrics)
     classifier = load_json(run_paths.classifier.with_suffix(".json"))
     benchmark, ablation = load_json(run_paths.benchmark), load_json(run_paths.ablation)
-    protocol, training, neighbours = metrics["protocol"], metrics["training"], metrics["neighbours"]
+    protocol, neighbours = metrics["protocol"], metrics["neighbours"]
     not_measured = metrics["not_measured"].get("inception")
     inception_score = metrics["final"][INCEPTION_SCORE]
     return dict(
@@ -39,11 +39,7 @@ def template_values(run_paths: paths.ImagePaths) -> dict[str, str | int]:
         neighbour_count=f"{neighbours['count']:,}",
         checkpoints=checkpoint_table(metrics),
         best_epoch=best_epoch(metrics),
-        epochs=training["epochs"],
-        training_minutes=f"{training['seconds'] / 60:.1f}",
-        processor=training["machine"]["processor"],
-        threads=training["machine"]["threads"],
-        precision=training["machine"]["training_precision"],
+        **{f"image_{name}": value for name, value in training_values(metrics["training"]).items()},
         benchmark=benchmark_text(benchmark),
         ablation=ablation_text(ablation),
         speed=speed_text(benchmark),

@@ -25,6 +25,18 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))
 
 
+def training_values(training: dict) -> dict[str, str | int]:
+    """The template's values of a training run: epochs, minutes, processor, threads and precision."""
+    machine = training["machine"]
+    return dict(
+        epochs=training["epochs"],
+        minutes=f"{training['seconds'] / 60:.1f}",
+        processor=machine["processor"],
+        threads=machine["threads"],
+        precision=machine["training_precision"],
+    )
+
+
 def machine_line(machine: dict) -> str:
     """Processor, threads, Python and package versions of a measurement, as a Markdown list item."""
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())

@@ -97,9 +97,13 @@ def average_gradients(model: nn.Module) -> None:
 
 
 def average_buffers(model: nn.Module) -> None:
-    """Replace each floating-point buffer (batch-norm statistics) by its mean over the processes."""
+    """Replace each saved floating-point buffer (batch-norm statistics) by its mean over the processes.
+
+    Buffers that are not saved are constants; a mean would change them by rounding.
+    """
     if dist.is_initialized():
-        for buffer in model.buffers():
-            if buffer.is_floating_point():
+        saved = model.state_dict(keep_vars=True)
+        for name, buffer in model.named_buffers():
+            if name in saved and buffer.is_floating_point():
                 dist.all_reduce(buffer)
                 buffer /= world_size()

@@ -1,4 +1,4 @@
-"""Helpers of training in several processes. test_training.py of each half runs two processes."""
+"""Helpers of training in several processes. tests/image/test_training.py trains in two processes."""
 
 import pytest
 import torch
@@ -28,3 +28,16 @@ def test_each_process_gets_its_rows_and_a_batch_that_cannot_be_divided_is_refuse
     assert distributed.own_share(torch.arange(9)).tolist() == [1, 4, 7]
     with pytest.raises(ValueError, match="a batch of 4 cannot be shared by 3 processes evenly"):
         distributed.check_batch_size(4)
+
+
+def test_averaging_leaves_out_constants_that_are_not_saved(monkeypatch):
+    """Three processes, of which the others hold the values of this one plus 3."""
+    model = nn.BatchNorm1d(2)
+    model.register_buffer("constant", torch.tensor([0.1, 0.7]), persistent=False)
+    monkeypatch.setattr(distributed.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "world_size", lambda: 3)
+    monkeypatch.setattr(distributed.dist, "all_reduce", lambda buffer: buffer.mul_(3).add_(6))
+    distributed.average_buffers(model)
+    assert model.running_mean.tolist() == [2.0, 2.0] and model.running_var.tolist() == [3.0, 3.0]
+    assert model.num_batches_tracked == 0
+    assert torch.equal(model.constant, torch.tensor([0.1, 0.7]))

@@ -71,6 +71,18 @@ def test_a_reader_that_ends_early_leaves_no_traceback():
     assert finished.stderr == ""
 
 
+def test_a_closed_output_ends_with_status_1_and_no_traceback(tmp_path):
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    finished = subprocess.run(
+        (sys.executable, "-m", "src", "image", "generate", "--count", "1", "--output", str(tmp_path / "digit.png")),
+        cwd=paths.ROOT, stdout=write_end, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    os.close(write_end)
+    assert (finished.returncode, finished.stderr) == (1, "")
+    assert (tmp_path / "digit.png").is_file()
+
+
 def test_a_console_without_the_characters_of_a_name_still_finishes(tmp_path):
     output = tmp_path / "dígitos.png"
     finished = subprocess.run(

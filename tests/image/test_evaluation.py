@@ -65,6 +65,8 @@ def test_remeasuring_yields_recorded_beside_measured_values(small_mnist, generat
     rows = list(evaluation.remeasure(run_paths))
     assert [metric for metric, *_ in rows] == list(IMAGE_METRICS[:7])  # without Inception's
     assert all(recorded == pytest.approx(measured) for _, recorded, measured, _ in rows)
+    final = evaluation.files.load_json(run_paths.metrics)["final"]
+    assert all(allowed == final[metric]["std"] for metric, _, _, allowed in rows)
 
 
 def test_without_its_weights_inception_is_not_measured_and_says_so(small_mnist, generator, monkeypatch, tmp_path):

@@ -4,21 +4,21 @@ Imports go down this list, never up, and `image` and `audio` never import each o
 
 cli                 the root of the command line, `python -m src`
 commands            one file for each command group: its parser and its handlers
-image               the DCGAN on MNIST:  data -> dcgan -> training, generate -> evaluation -> benchmark,
+image               the DCGAN on MNIST:  data -> dcgan, losses -> training, generate -> evaluation -> benchmark,
                     with classifier and inception, the networks whose features the evaluation uses
 audio               the VAE of MUSDB18's stems:  sound_files -> data, spectrogram -> water_filling -> vae
-                    -> training, reconstruct -> generate -> evaluation -> benchmark, with metrics of waveforms,
-                    the stem classifier, and display for figures and players
+                    -> losses -> training, reconstruct -> generate -> evaluation -> benchmark, with metrics of
+                    waveforms, the stem classifier, and display for figures and players
 metrics             FID, KID, Inception Score, precision, recall and nearest neighbours of feature sets
 classifiers         training and publishing of both reference classifiers
 training_loop       epochs, resume, learning rate, averaging, order of a checkpoint, log
-checkpoints         files of models
+checkpoints         files of models and of training states: names, saving, loading
 distributed         training in several processes
 runtime             device, precision, random streams
 downloads           files from the network
 report              RESULTS.md and its figures, from JSON and saved pictures alone
 files               atomic writes and JSON
-paths               every file and folder name
+paths               the folders, and every other file name
 config              every default
 metric_tables       key, label, unit, decimals, better direction and tolerance of every metric
 errors              the errors that become one line

@@ -17,6 +17,11 @@ from src.files import save_json, write_atomically
 from src.paths import RunPaths, relative
 
 
+def state_path(run_paths: RunPaths, epoch: int) -> Path:
+    """The training state after `epoch` epochs. `states` finds files of this name."""
+    return run_paths.checkpoints / f"epoch_{epoch:03d}.pt"
+
+
 def save_state(path: Path, state: dict) -> None:
     """Write a training state: tensors, numbers, strings, and dicts and lists of them. Raises OutputError."""
     try:

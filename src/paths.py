@@ -1,4 +1,7 @@
-"""The layout of the repository: every folder and file name that the code reads or writes."""
+"""The layout of the repository: every folder and file name that the code reads or writes.
+
+The training states in a folder of checkpoints have their names from `checkpoints.state_path`.
+"""
 
 import re
 from dataclasses import dataclass
@@ -54,10 +57,6 @@ class RunPaths:
     def metrics(self) -> Path:
         """Recorded scores."""
         raise NotImplementedError
-
-    def checkpoint(self, epoch: int) -> Path:
-        """Training state after `epoch` epochs."""
-        return self.checkpoints / f"epoch_{epoch:03d}.pt"
 
 
 @dataclass(frozen=True)

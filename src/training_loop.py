@@ -179,7 +179,7 @@ def save_checkpoint(
     if run.BEST not in scores or scores is run.BEST.best(run.scores):
         checkpoints.save_weights(run_paths.weights, run.average.state_dict(), {"config": asdict(run.config), **scores})
     log.write(scores)  # after the weights: the last line of a log marks a run as finished
-    checkpoints.save_state(run_paths.checkpoint(run.epoch), run.state_dict() | {"data": data_source})
+    checkpoints.save_state(checkpoints.state_path(run_paths, run.epoch), run.state_dict() | {"data": data_source})
 
 
 def resume(run: Run, run_paths: RunPaths, data_source: str) -> None:

@@ -22,7 +22,7 @@ LEVELS = (
 HALVES = {  # within a half, from the bottom up; the same rule
     "image": (
         ("data", "inception"),
-        ("dcgan", "classifier"),
+        ("dcgan", "classifier", "losses"),
         ("training", "generate"),
         ("evaluation",),
         ("benchmark",),
@@ -31,6 +31,7 @@ HALVES = {  # within a half, from the bottom up; the same rule
         ("sound_files", "spectrogram"),
         ("data", "metrics", "display", "water_filling"),
         ("vae", "classifier"),
+        ("losses",),
         ("training", "reconstruct"),
         ("generate",),
         ("evaluation", "benchmark"),

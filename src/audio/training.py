@@ -1,4 +1,4 @@
-"""Training of the stem VAE: the objective, one step, the batches."""
+"""Training of the stem VAE: one step, the batches."""
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -12,36 +12,11 @@ from torch import Tensor
 from src import distributed, paths, runtime, training_loop
 from src.audio import vae
 from src.audio.data import Tracks, draw_excerpt
-from src.audio.water_filling import water_level
+from src.audio.losses import TERMS, objective
 from src.config import STEMS, AudioConfig
 from src.metric_tables import BEST_STEM_VAE
 
-LOSSES = ("distortion", "mel_rate", "fine_rate", "mel_likelihood")  # terms of the objective, kbit/s
-
 Batch = list[tuple[Tensor, Tensor]]  # for each stem: waveforms (batch, crop), and their target SDR in dB (batch,)
-
-# --- the objective ---
-
-
-def objective(model: vae.StemVAE, waveforms: Tensor, stem_index: int, sdr_db: Tensor) -> Tensor:
-    """The terms (4,) of the training objective for waveforms (batch, samples), in the order of `LOSSES`, as kbit/s of
-    audio, mean over the batch.
-
-    The first three are the negative ELBO: distortion / (2 D), KL(z_mel) and KL(z_fine), with the water level D from
-    the target SDR (batch,). The last is an auxiliary Gaussian log-likelihood of the log-mel spectrogram with the
-    standard deviation `mel_loss_std_db`: the ELBO does not constrain the decoded mel below D, but the noise of `fill`
-    and generated audio follow it.
-    """
-    config = model.config
-    log_mel = model.log_mel(waveforms)
-    level = water_level(log_mel, sdr_db, model.spectrogram)
-    output = model(waveforms, log_mel, stem_index, level)
-    mel_error = ((log_mel - output.decoded_mel) / config.mel_loss_std_db).square()
-    nats = (output.distortion.sum() / 2, output.mel_divergence.sum(), output.fine_divergence.sum(), mel_error.sum() / 2)
-    return torch.stack(nats) / (waveforms.numel() / config.sample_rate * vae.NATS_PER_KBIT)
-
-
-# --- the run ---
 
 
 @dataclass
@@ -159,6 +134,6 @@ def mean_losses(totals: Tensor, steps: int) -> dict[str, dict[str, float]]:
     """The means of an epoch in kbit/s, for each stem, from the sum of its steps' losses (stems, 4)."""
     rows = (totals / steps).tolist()
     return {
-        stem: {name: round(value, 4) for name, value in zip(LOSSES, row, strict=True)}
+        stem: {name: round(value, 4) for name, value in zip(TERMS, row, strict=True)}
         for stem, row in zip(STEMS, rows, strict=True)
     }

@@ -1,4 +1,4 @@
-"""Adversarial training of the DCGAN: the losses, one step, the batches."""
+"""Adversarial training of the DCGAN: one step, the batches."""
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -6,40 +6,16 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch import Tensor
 
 from src import distributed, paths, runtime, training_loop
 from src.config import ImageConfig
 from src.image import dcgan
 from src.image.data import Digits, to_unit_range
+from src.image.losses import discriminator_loss, generator_loss, gradient_penalty
 from src.metric_tables import BEST_GENERATOR
 
 Batch = tuple[Tensor, Tensor]  # real images (batch, 1, 28, 28) in [-1, 1], and latents (batch, latent_dim)
-
-# --- losses ---
-
-
-def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Binary cross-entropy in nats, the sum over real and fake images (Goodfellow et al. 2014, eq. 1):
-    E[-log sigmoid(D(x))] + E[-log(1 - sigmoid(D(G(z))))]. A discriminator that cannot tell them apart has 2 ln 2."""
-    return softplus(-real_logits.float()).mean() + softplus(fake_logits.float()).mean()
-
-
-def generator_loss(fake_logits: Tensor) -> Tensor:
-    """The non-saturating loss in nats, E[-log sigmoid(D(G(z)))] (Goodfellow et al. 2014, section 3)."""
-    return softplus(-fake_logits.float()).mean()
-
-
-def gradient_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:
-    """R1, E |grad_x D(x)|^2 over real images (Mescheder et al. 2018, eq. 9). In float32, since it is differentiated
-    twice."""
-    real = real.detach().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(discriminator(real).sum(), real, create_graph=True)
-    return gradient.square().sum(dim=(1, 2, 3)).mean()
-
-
-# --- the run ---
 
 
 @dataclass

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from src import checkpoints, paths, training_loop
-from src.audio import generate, training, vae
+from src.audio import generate, losses, training, vae
 from src.audio.data import Tracks
 from src.config import STEMS, AudioConfig
 from src.errors import CheckpointError
@@ -37,7 +37,7 @@ def test_objective_of_white_noise_is_its_closed_form(monkeypatch):
     waveforms = torch.randn(4, 20_000) * 0.1
     monkeypatch.setattr(model.mel, "decode", lambda latent, stems, frames: model.log_mel(waveforms))
     with torch.no_grad():
-        distortion, mel_rate, fine_rate, mel_likelihood = training.objective(
+        distortion, mel_rate, fine_rate, mel_likelihood = losses.objective(
             model, waveforms, STEMS.index("other"), torch.full((4,), 20.0)
         ).tolist()
     kbit = 4000 / 1000 / math.log(2)
@@ -95,17 +95,17 @@ def test_checkpoints_log_and_best_weights(tracks, tmp_path):
     assert training_loop.finished(run_paths)
     history = training_loop.read_history(run_paths)
     assert [row["epoch"] for row in history["training"]["losses"]] == [1, 2, 3, 4, 5]
-    assert set(history["training"]["losses"][0]["drums"]) == set(training.LOSSES)
+    assert set(history["training"]["losses"][0]["drums"]) == set(losses.TERMS)
     best, described = checkpoints.load_weights(run_paths.weights)
     assert described["epoch"] == 4
-    state = checkpoints.load_state(run_paths.checkpoint(4))["average"]
+    state = checkpoints.load_state(checkpoints.state_path(run_paths, 4))["average"]
     assert all(torch.equal(best[name], state[name]) for name in state)
 
 
 def test_a_checkpoint_alone_rebuilds_its_model(tracks, tmp_path):
     run_paths = paths.AudioPaths("trial", tmp_path)
     run = training.train(replace(SMALL, epochs=2), tracks, run_paths, progress=False)
-    for path in (run_paths.checkpoint(2), run_paths.weights):
+    for path in (checkpoints.state_path(run_paths, 2), run_paths.weights):
         rebuilt = vae.load_model(path)
         assert rebuilt.config == run.config
         assert torch.equal(
@@ -126,7 +126,7 @@ def test_resumed_run_has_the_bits_of_one_never_stopped(tracks, tmp_path):
 
     with pytest.raises(Stop):
         training.train(SMALL, tracks, broken, on_checkpoint=stop, progress=False)
-    assert checkpoints.states(broken) == [broken.checkpoint(2)]
+    assert checkpoints.states(broken) == [checkpoints.state_path(broken, 2)]
     torch.manual_seed(99)  # whatever was drawn meanwhile must not matter
     assert_same_bits(whole, training.train(SMALL, tracks, broken, progress=False))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from src import cli, config, paths
+from src import checkpoints, cli, config, paths
 from src.audio import data, evaluation, vae
 from src.audio.data import Tracks
 from src.audio.sound_files import read_audio, write_audio
@@ -121,5 +121,5 @@ def test_train_then_evaluate(capsys, small):
     assert small.weights.is_file() and small.spectrogram(1).is_file() and small.reconstruction(1, "bass").is_file()
     status, out, _ = run(capsys, "audio", "evaluate", "--profile", "quick", "--run", "mine")
     assert status == 0 and "vocals  SDR" in out and small.metrics.is_file()
-    status, out, _ = run(capsys, "audio", "evaluate", "--profile", "quick", "--model", small.checkpoint(1))
+    status, out, _ = run(capsys, "audio", "evaluate", "--profile", "quick", "--model", checkpoints.state_path(small, 1))
     assert status == 0 and "wrote" not in out

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from src import cli, config, paths
+from src import checkpoints, cli, config, paths
 from src.commands import options
 from src.config import ClassifierConfig, EvaluationConfig, ImageConfig
 from src.errors import UsageError
@@ -136,13 +136,13 @@ def test_train_then_evaluate_then_generate(capsys, small, tmp_path):
     status, out, _ = run(capsys, "image", "train", "--profile", "quick", "--run", "mine", "--seed", 5)
     assert status == 0
     assert "epoch 2: fid_mnist" in out and "2 epochs, 8 steps" in out
-    assert small.weights.is_file() and small.grid(1).is_file() and small.checkpoint(2).is_file()
+    assert small.weights.is_file() and small.grid(1).is_file() and checkpoints.state_path(small, 2).is_file()
     status, out, _ = run(capsys, "image", "train", "--profile", "quick", "--run", "mine", "--seed", 5)
     assert status == 0 and "going on from" in out
     status, out, _ = run(capsys, "image", "evaluate", "--profile", "quick", "--run", "mine")
     assert status == 0 and "(real digits:" in out and "inception: not measured" in out
     assert small.metrics.is_file()
-    status, out, _ = run(capsys, "image", "evaluate", "--profile", "quick", "--model", small.checkpoint(1))
+    status, out, _ = run(capsys, "image", "evaluate", "--profile", "quick", "--model", checkpoints.state_path(small, 1))
     assert status == 0 and "fid_mnist" in out and "wrote" not in out
     status, *_ = run(capsys, "image", "generate", "--model", small.weights, "--output", tmp_path / "digits.png")
     assert status == 0

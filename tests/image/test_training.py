@@ -15,7 +15,7 @@ from torch import nn
 
 from src import checkpoints, paths, training_loop
 from src.errors import CheckpointError
-from src.image import dcgan, generate, training
+from src.image import dcgan, generate, losses, training
 
 
 def weights_of(run: training.Run) -> list[torch.Tensor]:
@@ -32,7 +32,7 @@ def test_gradient_penalty_of_a_linear_discriminator_is_its_squared_norm():
     linear = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 1), nn.Flatten(0))
     with torch.no_grad():
         linear[1].weight.copy_(weight)
-    penalty = training.gradient_penalty(linear, torch.randn(4, 1, 28, 28))
+    penalty = losses.gradient_penalty(linear, torch.randn(4, 1, 28, 28))
     assert penalty.item() == pytest.approx(weight.square().sum().item(), rel=1e-5)
 
 
@@ -49,8 +49,8 @@ def test_epochs_visit_every_image_once_in_an_order_of_their_own(small_config):
 
 def test_losses_of_a_discriminator_that_cannot_tell_are_their_closed_forms():
     zeros = torch.zeros(5)
-    assert training.discriminator_loss(zeros, zeros).item() == pytest.approx(2 * math.log(2))
-    assert training.generator_loss(zeros).item() == pytest.approx(math.log(2))
+    assert losses.discriminator_loss(zeros, zeros).item() == pytest.approx(2 * math.log(2))
+    assert losses.generator_loss(zeros).item() == pytest.approx(math.log(2))
 
 
 def test_losses_are_torchs_binary_cross_entropy():
@@ -58,8 +58,8 @@ def test_losses_are_torchs_binary_cross_entropy():
     ones, zeros = torch.ones(7), torch.zeros(7)
     cross_entropy = nn.functional.binary_cross_entropy_with_logits
     expected = cross_entropy(real, ones) + cross_entropy(fake, zeros)
-    assert training.discriminator_loss(real, fake).item() == pytest.approx(expected.item(), rel=1e-6)
-    assert training.generator_loss(fake).item() == pytest.approx(cross_entropy(fake, ones).item(), rel=1e-6)
+    assert losses.discriminator_loss(real, fake).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert losses.generator_loss(fake).item() == pytest.approx(cross_entropy(fake, ones).item(), rel=1e-6)
 
 
 def test_discriminator_learns_to_tell_and_generator_learns_to_deceive(small_config, blobs):
@@ -102,14 +102,15 @@ def test_checkpoints_log_and_best_weights(small_config, blobs, tmp_path):
     best, described = checkpoints.load_weights(run_paths.weights)
     assert described["epoch"] == 4
     assert_same_bits(
-        list(best.values()), [checkpoints.load_state(run_paths.checkpoint(4))["average"][key] for key in best]
+        list(best.values()),
+        [checkpoints.load_state(checkpoints.state_path(run_paths, 4))["average"][key] for key in best],
     )
 
 
 def test_a_checkpoint_alone_rebuilds_its_generator(small_config, blobs, tmp_path):
     run_paths = paths.ImagePaths("trial", tmp_path)
     run = training.train(replace(small_config, epochs=2), blobs, run_paths, progress=False)
-    rebuilt = dcgan.load_model(run_paths.checkpoint(2))
+    rebuilt = dcgan.load_model(checkpoints.state_path(run_paths, 2))
     assert torch.equal(generate.sample(rebuilt, 4), generate.sample(run.average, 4))
 
 
@@ -144,16 +145,16 @@ def test_a_run_goes_on_from_its_latest_epoch_by_number(tmp_path):
     run_paths = paths.ImagePaths("trial", tmp_path)
     run_paths.checkpoints.mkdir(parents=True)
     for epoch in (995, 1000, 5):
-        run_paths.checkpoint(epoch).touch()
+        checkpoints.state_path(run_paths, epoch).touch()
     for name in ("epoch_001 (1).pt", "epoch_best.pt", "epoch_.pt"):
         (run_paths.checkpoints / name).touch()
-    assert checkpoints.states(run_paths) == [run_paths.checkpoint(epoch) for epoch in (1000, 995, 5)]
+    assert checkpoints.states(run_paths) == [checkpoints.state_path(run_paths, epoch) for epoch in (1000, 995, 5)]
 
 
 def test_a_torn_newest_state_is_skipped_with_a_warning(small_config, blobs, tmp_path):
     run_paths = paths.ImagePaths("trial", tmp_path)
     whole = training.train(small_config, blobs, run_paths, progress=False)
-    newest = run_paths.checkpoint(6)
+    newest = checkpoints.state_path(run_paths, 6)
     newest.write_bytes(newest.read_bytes()[:1000])
     with pytest.warns(UserWarning, match=r"epoch_006\.pt cannot be read.*Resuming from an earlier epoch"):
         again = training.train(small_config, blobs, run_paths, progress=False)
@@ -164,7 +165,7 @@ def test_a_torn_newest_state_is_skipped_with_a_warning(small_config, blobs, tmp_
 def test_a_foreign_state_is_one_clear_error(small_config, blobs, tmp_path, state):
     run_paths = paths.ImagePaths("trial", tmp_path)
     run_paths.checkpoints.mkdir(parents=True)
-    torch.save(state, run_paths.checkpoint(2))
+    torch.save(state, checkpoints.state_path(run_paths, 2))
     with pytest.raises(CheckpointError, match=r"epoch_002\.pt holds no|ImageConfig"):
         training.train(small_config, blobs, run_paths, progress=False)
 
@@ -232,7 +233,7 @@ def test_killed_and_resumed_run_has_the_bits_of_one_never_stopped(tmp_path):
     assert start_script(tmp_path, "killed", config).wait(timeout=300) == 0
     for epoch in (20, 40):
         whole, killed = (
-            checkpoints.load_state(paths.ImagePaths("run", tmp_path / name).checkpoint(epoch))
+            checkpoints.load_state(checkpoints.state_path(paths.ImagePaths("run", tmp_path / name), epoch))
             for name in ("whole", "killed")
         )
         for part in ("generator", "discriminator", "average"):

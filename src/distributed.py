@@ -82,6 +82,15 @@ def own_share(batch: Tensor) -> Tensor:
     return batch[rank() :: world_size()]
 
 
+def average(values: Tensor) -> Tensor:
+    """The mean of `values` over the processes, in a tensor of its own."""
+    if not dist.is_initialized():
+        return values
+    total = values.clone()
+    dist.all_reduce(total)
+    return total / world_size()
+
+
 def average_gradients(model: nn.Module) -> None:
     """Replace each gradient by its mean over the processes.
 
@@ -89,9 +98,7 @@ def average_gradients(model: nn.Module) -> None:
     """
     if dist.is_initialized():
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(flat)
-        flat /= world_size()
+        flat = average(torch.cat([gradient.flatten() for gradient in gradients]))
         for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
 
@@ -105,5 +112,4 @@ def average_buffers(model: nn.Module) -> None:
         saved = model.state_dict(keep_vars=True)
         for name, buffer in model.named_buffers():
             if name in saved and buffer.is_floating_point():
-                dist.all_reduce(buffer)
-                buffer /= world_size()
+                buffer.copy_(average(buffer))

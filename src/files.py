@@ -37,6 +37,11 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         raise OutputError(f"{relative(path)} cannot be written ({error.strerror or error})") from error
 
 
+def existing_parent(path: Path) -> Path:
+    """The nearest folder above `path` that exists."""
+    return next(folder for folder in path.resolve().parents if folder.exists())
+
+
 def _umask() -> int:
     """The process's file mode mask, which can only be read by setting it."""
     mask = os.umask(0o022)

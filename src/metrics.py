@@ -12,6 +12,8 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from src import runtime
+
 
 class PrecomputedFeatures(nn.Module):
     """Identity, so that torchmetrics accepts features (count, `num_features`) instead of images."""
@@ -78,8 +80,7 @@ def inception_score(logits: Tensor, splits: int, seed: int = 0) -> float:
 
 def _seeded(compute: Callable[[], tuple[Tensor, Tensor]], seed: int) -> tuple[Tensor, Tensor]:
     """Call `compute`, which draws from torch's global random state, with a fixed seed; then restore the state."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with runtime.seeded(seed):
         return compute()
 
 

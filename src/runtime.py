@@ -4,7 +4,8 @@ import ctypes
 import os
 import platform
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
@@ -62,6 +63,14 @@ def random_stream(*keys: int) -> torch.Generator:
         raise UsageError(f"seed is {min(keys)}: it must not be negative")
     state = np.random.SeedSequence(keys).generate_state(2, np.uint32)
     return torch.Generator().manual_seed(int(state[0]) << 32 | int(state[1]))
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's global random streams; afterwards they go on as before, on the CPU and on every GPU."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
 
 
 def describe_machine() -> dict:

@@ -103,20 +103,18 @@ def train(
 def train_epoch(
     run: Run, batches: Iterable, train_step: Callable[[Run, Any], Tensor], total_steps: int, bar: tqdm
 ) -> tuple[Tensor, int]:
-    """One epoch. Returns the sum of the steps' losses, on the CPU, and the number of steps."""
+    """One epoch. Returns the sum of the steps' losses, on the CPU, mean over the processes, and the number of steps."""
     began = time.perf_counter()
     losses: Tensor | float = 0.0
     first_step = run.step
-    with torch.random.fork_rng():
-        # The noise that a step draws depends on (seed, epoch, process) alone, so that resuming is exact.
-        seed = run.config.seed * 1_000_003 + run.epoch * distributed.world_size() + distributed.rank()
-        torch.manual_seed(seed)
+    # The noise that a step draws depends only on (seed, epoch), so that resuming is exact and processes draw alike.
+    with runtime.seeded(run.config.seed * 1_000_003 + run.epoch):
         for batch in batches:
             set_learning_rate(run, total_steps)
             losses = losses + train_step(run, batch)
             run.step += 1
             bar.update()
-    losses = losses.cpu()  # waits for an accelerator to finish
+    losses = distributed.average(losses).cpu()  # waits for an accelerator to finish
     run.epoch += 1
     run.seconds += time.perf_counter() - began
     return losses, run.step - first_step

@@ -28,7 +28,7 @@ HALVES = {  # within a half, from the bottom up; the same rule
         ("benchmark",),
     ),
     "audio": (
-        ("sound_files", "spectrogram"),
+        ("sound_files", "spectrogram", "spool"),
         ("data", "metrics", "display", "water_filling"),
         ("vae", "classifier"),
         ("losses",),

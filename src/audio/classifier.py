@@ -78,9 +78,9 @@ def accuracy(classifier: StemClassifier, tracks: Tracks) -> float:
 
 def train(config: StemClassifierConfig, tracks: Tracks, progress: bool = True) -> StemClassifier:
     """Train on random excerpts of `tracks`. Returned in evaluation mode."""
-    torch.manual_seed(config.seed)
-    classifier = StemClassifier(config).to(runtime.device())
-    classifiers.fit(classifier, _batches(config, tracks), config.steps, config, progress)
+    with runtime.seeded(config.seed):
+        classifier = StemClassifier(config).to(runtime.device())
+        classifiers.fit(classifier, _batches(config, tracks), config.steps, config, progress)
     return classifier
 
 

@@ -76,8 +76,7 @@ class Judge:
             kbit = waveforms.shape[1] / model.config.sample_rate * vae.NATS_PER_KBIT
             for sdr_db in CHECKPOINT_SDR_DB:
                 target = torch.full((len(waveforms),), sdr_db, device=waveforms.device)
-                with torch.random.fork_rng(devices=[]):
-                    torch.manual_seed(0)
+                with runtime.seeded(0):
                     output = model(waveforms, log_mel, stem_index, water_level(log_mel, target, model.spectrogram))
                 rate = (output.mel_divergence.sum(1) + output.fine_divergence.sum(1)) / kbit
                 total += (rate + output.distortion.sum(1) / 2 / kbit).mean().item()

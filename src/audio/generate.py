@@ -8,7 +8,7 @@ from torch import Tensor
 
 from src import runtime
 from src.audio import vae
-from src.audio.reconstruct import log_mel_of_recording
+from src.audio.reconstruct import log_mel_blocks
 from src.audio.water_filling import NEPERS_PER_DB, water_level
 from src.config import OPERATING_SDR_DB, STEMS
 from src.errors import UsageError
@@ -74,7 +74,7 @@ def interpolate(model: vae.StemVAE, first: Tensor, second: Tensor, stems: tuple[
     samples = min(len(first), len(second))
     latents, labels = [], []
     for waveform, stem in zip((first, second), stems, strict=True):
-        log_mel = log_mel_of_recording(model, waveform[None, :samples])
+        log_mel = torch.cat(list(log_mel_blocks(model, waveform[None, :samples])), dim=1)
         label = vae.one_hot_stem(stem).to(log_mel)
         level = water_level(log_mel, log_mel.new_full((1,), OPERATING_SDR_DB[STEMS.index(stem)]), model.spectrogram)
         latents.append(model.mel.encode(log_mel, label, level / NEPERS_PER_DB).mean)

@@ -1,9 +1,17 @@
 """Sound files: read any format, write WAV, FLAC, OGG or MP3, resample."""
 
+import errno
 import io
+import os
+import shutil
+import stat
+import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -11,7 +19,7 @@ import soundfile
 import soxr
 
 from src import files, paths
-from src.errors import DataError, OutputError
+from src.errors import DataError, OutputError, UsageError
 
 # Formats that open other files, devices or addresses, and so are no sound files.
 REFERENCES = {
@@ -34,9 +42,8 @@ VORBIS_ORDER = {  # of FFmpeg's channels, for each number of them (Vorbis I spec
     8: (0, 2, 1, 6, 7, 4, 5, 3),
 }
 WRITABLE = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3"}
-WRITE_BLOCK = (
-    2**16
-)  # samples a channel: libsndfile's OGG encoder puts a block on the stack, which a song would overflow
+READ_BLOCK = 2**16  # samples a channel
+WRITE_BLOCK = 2**16  # samples a channel: libsndfile's OGG encoder puts a block on the stack, which can overflow
 OGG_MAX_RATE, OGG_MAX_CHANNELS = 200_000, 255  # in Hz; beyond these that encoder crashes instead of refusing
 
 
@@ -53,92 +60,139 @@ def read_audio(path: Path, stream: int = 0) -> tuple[np.ndarray, int]:
         DataError: the file is missing, is no sound file, or has no such stream. Playlists are refused: they would open
             the files and addresses that they name.
     """
+    blocks, rates = zip(*read_blocks(path, stream), strict=True)
+    return np.concatenate(blocks, axis=1), rates[0]
+
+
+def read_blocks(path: Path, stream: int = 0) -> Iterator[tuple[np.ndarray, int]]:
+    """As `read_audio`, in consecutive blocks of some 2^16 samples, each with the sample rate, which is the same for
+    all. At least one block comes; its samples, warnings and errors are those of `read_audio`."""
     name = paths.relative(path)
     try:
-        # A file object, not a path: FFmpeg would take "Take:1.wav" for a protocol.
-        with open(path, "rb") as file, av.open(file, options={"format_whitelist": SOUND_FORMATS}) as container:
-            count = len(container.streams.audio)
-            if not count:
-                raise DataError(f"{name} holds no sound: it has no audio stream")
-            if stream >= count:
-                raise DataError(f"{name} has {count} audio streams, and so none of number {stream}")
-            missing = _missing_bytes(path)
-            decoder = _Decoder(container, container.streams.audio[stream])
+        with _seekable(path) as file:
+            missing = _missing_bytes(file)
+            # A file object, not a path: FFmpeg would take "Take:1.wav" for a protocol.
+            with av.open(file, options={"format_whitelist": SOUND_FORMATS}, metadata_errors="replace") as container:
+                decoder = _Decoder(container, _audio_stream(container, stream, name))
+                for block in _joined(decoder.decode(), READ_BLOCK):
+                    if not MIN_RATE <= decoder.sample_rate <= MAX_RATE:
+                        raise DataError(
+                            f"{name} has a sample rate of {decoder.sample_rate} Hz: "
+                            f"supported are {MIN_RATE} to {MAX_RATE}"
+                        )
+                    yield block, decoder.sample_rate
     except av.ArgumentError as error:
         raise DataError(f"{name} is no sound file: playlists and lists of files are not opened") from error
     except (OSError, av.FFmpegError) as error:
         raise DataError(f"{name} cannot be decoded ({error.strerror or error})") from error
-    if not decoder.parts:
+    if not decoder.samples:
         raise DataError(f"{name} holds no sound")
-    if not MIN_RATE <= decoder.sample_rate <= MAX_RATE:
-        raise DataError(f"{name} has a sample rate of {decoder.sample_rate} Hz: supported are {MIN_RATE} to {MAX_RATE}")
     if report := decoder.report() or (missing and f"the file is incomplete: {missing:,} bytes are missing at its end"):
         warnings.warn(f"{name}: {report}", stacklevel=2)
-    return np.concatenate(decoder.parts, axis=1), decoder.sample_rate
+
+
+@contextmanager
+def _seekable(path: Path) -> Iterator[BinaryIO]:
+    """The open file; a pipe, which can be read only once, is copied to a temporary file. Raises OSError."""
+    with open(path, "rb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if stat.S_ISREG(mode):
+            yield file
+        elif stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+            with tempfile.TemporaryFile() as copy:
+                shutil.copyfileobj(file, copy)
+                copy.seek(0)
+                yield copy
+        else:
+            raise OSError(errno.EINVAL, "it is a device")
+
+
+def _audio_stream(container: av.container.InputContainer, stream: int, name: str) -> av.AudioStream:
+    count = len(container.streams.audio)
+    if not count:
+        raise DataError(f"{name} holds no sound: it has no audio stream")
+    if stream >= count:
+        raise DataError(f"{name} has {count} audio streams, and so none of number {stream}")
+    return container.streams.audio[stream]
+
+
+def _joined(parts: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]:
+    """Short parts (channels, samples') joined to blocks of at least `samples`; the last may be shorter."""
+    waiting, count = [], 0
+    for part in parts:
+        waiting.append(part)
+        count += part.shape[1]
+        if count >= samples:
+            yield np.concatenate(waiting, axis=1)
+            waiting, count = [], 0
+    if count:
+        yield np.concatenate(waiting, axis=1)
 
 
 class _Decoder:
     """Decodes one audio stream packet by packet, and counts the damage."""
 
     def __init__(self, container: av.container.InputContainer, source: av.AudioStream):
-        self.parts: list[np.ndarray] = []  # float32 (channels, samples) each
+        self.packets = container.demux(source)
         self.sample_rate = source.rate  # Hz
-        self.samples = 0  # in all parts
-        self.promised = 0  # samples, by the container's header; 0 if it holds an estimate
+        self.samples = 0  # decoded so far
+        self.expected = 0  # samples, by the container's header; 0 if it holds an estimate
         if container.format.name in EXACT_DURATION:
             of_stream = source.duration and float(source.duration * source.time_base)
-            self.promised = round((of_stream or (container.duration or 0) / av.time_base) * source.rate)
+            self.expected = round((of_stream or (container.duration or 0) / av.time_base) * source.rate)
         self.damaged = 0  # packets
         self.silence = 0  # samples inserted for missing sound
         self.first: av.AudioFrame | None = None
         self.converters: dict[tuple, av.AudioResampler] = {}  # for each kind of frame
-        self._decode(container.demux(source))
 
-    def _decode(self, packets: Iterator[av.Packet]) -> None:
+    def decode(self) -> Iterator[np.ndarray]:
+        """The sound in parts, float32 (channels, samples) each. `sample_rate` is right from the first one on."""
+        frames = self._frames()
+        self.first = next(frames, None)
+        if self.first is None:
+            return
+        # FFmpeg gives a frame the sample rate of the one before it, and the first one any rate in the file.
+        second = next(frames, None)
+        self.sample_rate = (second or self.first).sample_rate
+        self.first.sample_rate = self.sample_rate
+        for frame in chain((frame for frame in (self.first, second) if frame), frames):
+            for part in self._converted(frame):
+                self.samples += part.shape[1]
+                yield part
+
+    def _frames(self) -> Iterator[av.AudioFrame]:
+        """The frames of all packets that can be decoded."""
         while True:
             try:
-                packet = next(packets, None)
+                packet = next(self.packets, None)
                 frames = packet.decode() if packet is not None else []
             except av.FFmpegError:
                 self.damaged += 1
                 continue
             if packet is None:
-                if self.first and not self.parts:  # the only frame
-                    self.sample_rate = self.first.sample_rate
-                    self._add(self.first)
                 return
-            for frame in frames:
-                if self.first is None:
-                    self.first = frame
-                    continue
-                if not self.parts:
-                    # FFmpeg gives a frame the sample rate of the one before it, and the first one any rate in the file.
-                    self.first.sample_rate = self.sample_rate = frame.sample_rate
-                    self._add(self.first)
-                self._add(frame)
+            yield from frames
 
-    def _add(self, frame: av.AudioFrame) -> None:
-        self._keep_position(frame)
+    def _converted(self, frame: av.AudioFrame) -> Iterator[np.ndarray]:
+        """The frame as parts of sound, after the silence that keeps its position."""
+        if silence := self._missing_before(frame):
+            self.silence += silence
+            yield np.zeros((self.first.layout.nb_channels, silence), np.float32)
         # Joined files may change their sample rate or channels in the middle: convert to those of the first frame. The
         # samples are packed, because PyAV gives wrong planes for 8 and more channels.
         kind = (frame.format.name, frame.layout.name, frame.sample_rate)
         if kind not in self.converters:
             self.converters[kind] = av.AudioResampler("flt", self.first.layout, self.sample_rate)
         for part in self.converters[kind].resample(frame):
-            self._append(part.to_ndarray().reshape(-1, self.first.layout.nb_channels).T)
+            yield part.to_ndarray().reshape(-1, self.first.layout.nb_channels).T
 
-    def _append(self, part: np.ndarray) -> None:
-        self.parts.append(part)
-        self.samples += part.shape[1]
-
-    def _keep_position(self, frame: av.AudioFrame) -> None:
-        """Insert silence before `frame` if the container places it after the end of the sound decoded so far."""
+    def _missing_before(self, frame: av.AudioFrame) -> int:
+        """Samples between the end of the sound decoded so far and the position that the container gives `frame`."""
         if frame.pts is None or self.first.pts is None or frame.time_base is None:
-            return
+            return 0
         position = round(float((frame.pts - self.first.pts) * frame.time_base) * self.sample_rate)
-        if position - self.samples > MAX_GAP * self.sample_rate and position < self.promised:
-            self.silence += position - self.samples
-            self._append(np.zeros((self.first.layout.nb_channels, position - self.samples), np.float32))
+        gap = position - self.samples
+        return gap if gap > MAX_GAP * self.sample_rate and position < self.expected else 0
 
     def report(self) -> str:
         """The damage in words; empty if there is none."""
@@ -147,19 +201,20 @@ class _Decoder:
             faults.append(f"{self.damaged} damaged packets were skipped")
         if self.silence:
             faults.append(f"{self.silence / self.sample_rate:.2f} s of missing sound are silent")
-        if self.samples < self.promised - self.sample_rate * MAX_SHORTFALL:
-            promised, found = self.promised / self.sample_rate, self.samples / self.sample_rate
-            faults.append(f"the file is incomplete: it promises {promised:.2f} s and holds {found:.2f} s")
+        if self.samples < self.expected - self.sample_rate * MAX_SHORTFALL:
+            expected, found = self.expected / self.sample_rate, self.samples / self.sample_rate
+            faults.append(f"the file is incomplete: its header says {expected:.2f} s, {found:.2f} s were found")
         return "; ".join(faults)
 
 
-def _missing_bytes(path: Path) -> int:
+def _missing_bytes(file: BinaryIO) -> int:
     """Bytes by which a WAV file is shorter than its header says; 0 for other files and for streamed ones."""
-    with open(path, "rb") as file:
-        header = file.read(8)
+    header = file.read(8)
+    length = file.seek(0, os.SEEK_END)
+    file.seek(0)
     size = int.from_bytes(header[4:8], "little")
     streamed = size in (0, 2**32 - 1)
-    return 0 if header[:4] != b"RIFF" or streamed else max(0, 8 + size - path.stat().st_size)
+    return 0 if header[:4] != b"RIFF" or streamed else max(0, 8 + size - length)
 
 
 def write_audio(path: Path, waveform: np.ndarray, sample_rate: int) -> None:
@@ -168,34 +223,50 @@ def write_audio(path: Path, waveform: np.ndarray, sample_rate: int) -> None:
     The write is atomic. WAV and FLAC have 16 bits. Peaks above full scale are clipped, with a warning.
 
     Raises:
+        UsageError: an unknown suffix.
         DataError: values that are not finite, or a sample rate or number of channels that the format does not support.
         OutputError: the file cannot be written.
     """
-    if not np.isfinite(waveform).all():
-        raise DataError(f"{paths.relative(path)} is not written: the sound holds values that are not finite")
-    peak = float(np.abs(waveform).max(initial=0))
-    if peak > 1:
-        warnings.warn(f"{paths.relative(path)}: peaks of {20 * np.log10(peak):.1f} dB are clipped", stacklevel=2)
-    check_format(path, len(waveform), sample_rate)
-    file_format = WRITABLE[path.suffix.lower()]
-    order = VORBIS_ORDER.get(len(waveform)) if file_format == "OGG" else None
-    ordered = waveform[list(order)] if order else waveform
-    interleaved = np.clip(ordered, -1, 1).T  # (samples, channels)
+    write_blocks(path, [waveform], len(waveform), sample_rate)
+
+
+def write_blocks(path: Path, blocks: Iterable[np.ndarray], channels: int, sample_rate: int) -> None:
+    """As `write_audio`, for sound that comes in consecutive blocks (channels, samples)."""
+    check_format(path, channels, sample_rate)
+    file_format = file_format_of(path)
+    order = VORBIS_ORDER.get(channels) if file_format == "OGG" else None
+    peak = 0.0
 
     def write(temporary: Path) -> None:
-        with soundfile.SoundFile(temporary, "w", sample_rate, len(waveform), format=file_format) as file:
-            for begin in range(0, len(interleaved), WRITE_BLOCK):
-                file.write(interleaved[begin : begin + WRITE_BLOCK])
+        nonlocal peak
+        with soundfile.SoundFile(temporary, "w", sample_rate, channels, format=file_format) as file:
+            for block in blocks:
+                if not np.isfinite(block).all():
+                    raise DataError(f"{paths.relative(path)} is not written: the sound has values that are not finite")
+                peak = max(peak, float(np.abs(block).max(initial=0)))
+                interleaved = np.clip(block[list(order)] if order else block, -1, 1).T  # (samples, channels)
+                for begin in range(0, len(interleaved), WRITE_BLOCK):
+                    file.write(interleaved[begin : begin + WRITE_BLOCK])
 
     try:
         files.write_atomically(path, write)
     except soundfile.LibsndfileError as error:
         raise OutputError(f"{paths.relative(path)} cannot be written ({error.error_string})") from error
+    if peak > 1:
+        warnings.warn(f"{paths.relative(path)}: peaks of {20 * np.log10(peak):.1f} dB are clipped", stacklevel=3)
+
+
+def file_format_of(path: Path) -> str:
+    """The format that the path's suffix means, as libsndfile names it. Raises UsageError."""
+    if path.suffix.lower() not in WRITABLE:
+        raise UsageError(f"cannot write {paths.relative(path)}: end its name in {', '.join(WRITABLE)}")
+    return WRITABLE[path.suffix.lower()]
 
 
 def check_format(path: Path, channels: int, sample_rate: int) -> None:
-    """Raise DataError unless the format of the path's suffix supports `channels` at `sample_rate` Hz."""
-    file_format = WRITABLE[path.suffix.lower()]
+    """Raise DataError unless the format of the path's suffix supports `channels` at `sample_rate` Hz, and UsageError
+    if the suffix is unknown."""
+    file_format = file_format_of(path)
     try:
         if file_format == "OGG" and (sample_rate > OGG_MAX_RATE or channels > OGG_MAX_CHANNELS):
             raise ValueError(f"OGG supports at most {OGG_MAX_CHANNELS} channels and {OGG_MAX_RATE} Hz")
@@ -222,6 +293,28 @@ def mix_to_mono(waveform: np.ndarray) -> np.ndarray:
 def resample(waveform: np.ndarray, sample_rate: int, target_rate: int) -> np.ndarray:
     """Resample float32 (samples,) or (samples, channels) from `sample_rate` to `target_rate`, both in Hz."""
     return soxr.resample(waveform, sample_rate, target_rate, quality="HQ") if sample_rate != target_rate else waveform
+
+
+def resample_blocks(blocks: Iterable[np.ndarray], sample_rate: int, target_rate: int) -> Iterator[np.ndarray]:
+    """As `resample`, for sound that comes in consecutive blocks (channels, samples); some of the new ones are empty."""
+    if sample_rate == target_rate:
+        yield from blocks
+        return
+    resampler = None
+    for block in blocks:
+        resampler = resampler or soxr.ResampleStream(sample_rate, target_rate, len(block), "float32", "HQ")
+        yield resampler.resample_chunk(np.ascontiguousarray(block.T)).T
+    if resampler:
+        yield resampler.resample_chunk(np.zeros((0, len(block)), np.float32), last=True).T
+
+
+def trim_blocks(blocks: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]:
+    """As `pad_or_trim`, for sound that comes in consecutive blocks (channels, samples')."""
+    for block in blocks:
+        yield block[:, :samples]
+        samples = max(0, samples - block.shape[1])
+    if samples:
+        yield np.zeros((len(block), samples), np.float32)
 
 
 def pad_or_trim(waveform: np.ndarray, samples: int) -> np.ndarray:

@@ -35,8 +35,8 @@ class Run(training_loop.Run):
 
 def start(config: AudioConfig) -> Run:
     """A run before its first step. Its weights depend on `config` alone."""
-    torch.manual_seed(config.seed)
-    model = vae.StemVAE(config).to(runtime.device())
+    with runtime.seeded(config.seed):
+        model = vae.StemVAE(config).to(runtime.device())
     average = deepcopy(model).eval().requires_grad_(False)
     optimiser = torch.optim.Adam(model.parameters(), config.learning_rate, betas=(config.beta1, config.beta2))
     return Run(config, model, average, optimiser)
@@ -113,6 +113,13 @@ def _uniform(bounds: tuple[float, float], count: int, stream: torch.Generator) -
     return low + (high - low) * torch.rand(count, generator=stream)
 
 
+def draw_noise(run: Run, stem_index: int) -> tuple[Tensor, Tensor]:
+    """This process's share of the noise of both latents of a batch: every process draws that of the whole batch."""
+    shapes = run.model.latent_shapes(run.config.batch_size, run.config.crop, stem_index)
+    mel_noise, fine_noise = (torch.randn(shape, device=runtime.device()) for shape in shapes)
+    return distributed.own_share(mel_noise), distributed.own_share(fine_noise)
+
+
 def train_step(run: Run, batch: Batch) -> Tensor:
     """Update model and average once. Returns the terms of the objective in kbit/s: (stems, 4)."""
     device = runtime.device()
@@ -120,7 +127,8 @@ def train_step(run: Run, batch: Batch) -> Tensor:
     run.optimiser.zero_grad()
     losses = []
     for stem_index, (waveforms, sdr_db) in enumerate(batch):
-        losses.append(objective(run.model, waveforms.to(device), stem_index, sdr_db.to(device)))
+        noise = draw_noise(run, stem_index)
+        losses.append(objective(run.model, waveforms.to(device), stem_index, sdr_db.to(device), noise))
         losses[-1].sum().backward()
     distributed.average_gradients(run.model)
     torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.config.max_gradient_norm)

@@ -345,6 +345,13 @@ class StemVAE(nn.Module):
         """The log-mel spectrogram (batch, frames, bands) in dB that `z_mel` codes, of waveforms (batch, samples)."""
         return self.spectrogram.log_mel(waveform).clamp(min=MEL_RANGE_DB[0])
 
+    def latent_shapes(self, batch: int, samples: int, stem_index: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shapes of `z_mel` (batch, latent frames, latent_dim) and `z_fine` (batch, MDCT frames, bins) of waveforms
+        (batch, samples)."""
+        bins = self.config.mdct_bins[stem_index]
+        latent_frames = math.ceil(self.spectrogram.frames(samples) / STRIDE)
+        return (batch, latent_frames, self.config.latent_dim), (batch, math.ceil(samples / bins) + 1, bins)
+
     def forward(
         self,
         waveform: Tensor,

@@ -6,16 +6,20 @@ below it are dropped, with distortion P. All functions take and return arrays; n
 """
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from src.audio.spectrogram import MelSpectrogram
+from src.audio.spool import Spool, pieces
 from src.config import LOG_FLOOR_POWER, MEL_RANGE_DB
 
 NEPERS_PER_DB = math.log(10) / 10  # natural logarithm of a power, for each dB
 BISECTIONS = 40
+FRAMES_AT_ONCE = 2**14  # of a spectrogram on disk
 
 
 def posterior_log_noise(log_variance: Tensor, correction: Tensor | float = 0.0) -> Tensor:
@@ -28,20 +32,34 @@ def posterior_log_noise(log_variance: Tensor, correction: Tensor | float = 0.0) 
     return softplus(correction - torch.log(excess + 1e-6)).clamp(max=14)
 
 
-def water_level(log_mel: Tensor, sdr_db: Tensor, mel: MelSpectrogram) -> Tensor:
+def water_level(log_mel: Tensor | Spool, sdr_db: Tensor, mel: MelSpectrogram) -> Tensor:
     """ln D (batch,) at which reverse water-filling of a log-mel spectrogram (batch, frames, bands) in dB, over time and
     over frequency in Hz, leaves a distortion `sdr_db` (batch,) below its power; at least that of the lowest
     spectrogram value.
     """
-    power = (log_mel * NEPERS_PER_DB).exp()
-    widths = mel.bandwidths.to(log_mel)
-    allowed = (power @ widths).sum(dim=1) * (-sdr_db * NEPERS_PER_DB).exp()
-    low, high = torch.full_like(allowed, MEL_RANGE_DB[0] * NEPERS_PER_DB), power.amax(dim=(1, 2)).log()
+    widths = mel.bandwidths.to(sdr_db)
+    whole = isinstance(log_mel, Tensor)
+    powers = [(log_mel * NEPERS_PER_DB).exp()] if whole else _Powers(log_mel, sdr_db.device)
+    allowed = sum((power @ widths).sum(dim=1) for power in powers) * (-sdr_db * NEPERS_PER_DB).exp()
+    high = torch.stack([power.amax(dim=(1, 2)) for power in powers]).amax(dim=0).log()
+    low = torch.full_like(allowed, MEL_RANGE_DB[0] * NEPERS_PER_DB)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        above = (torch.minimum(power, middle.exp()[:, None, None]) @ widths).sum(dim=1) > allowed
-        low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+        left = sum((torch.minimum(power, middle.exp()[:, None, None]) @ widths).sum(dim=1) for power in powers)
+        low, high = torch.where(left > allowed, low, middle), torch.where(left > allowed, middle, high)
     return (low + high) / 2
+
+
+@dataclass(frozen=True)
+class _Powers:
+    """The powers of a log-mel spectrogram on disk, in pieces that are read anew in every iteration."""
+
+    log_mel: Spool
+    device: torch.device
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for piece in pieces(self.log_mel, FRAMES_AT_ONCE):
+            yield (piece.to(self.device) * NEPERS_PER_DB).exp()
 
 
 def predicted_log_variance(log_mel: Tensor, bins: int, frames: int, mel: MelSpectrogram) -> Tensor:

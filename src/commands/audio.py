@@ -158,24 +158,21 @@ def evaluate(options: argparse.Namespace) -> None:
 def reconstruct(options: argparse.Namespace) -> None:
     """Write a recording as the model reconstructs it."""
     output = _checked_output(options.output, options.overwrite)
-    from src.audio import reconstruct as reconstruction
-    from src.audio import sound_files, vae
+    from src.audio import vae
+    from src.audio.reconstruct import reconstruct_file
 
-    waveform, sample_rate = sound_files.read_audio(Path(options.input))
-    sound_files.check_format(output, len(waveform), sample_rate)  # before minutes of work
-    result = reconstruction.reconstruct(
+    result = reconstruct_file(
         vae.load_model(options.model),
-        waveform,
-        sample_rate,
+        Path(options.input),
+        output,
         options.stem,
         options.sdr,
         options.fill,
         options.seed,
         sampled=not options.mean,
     )
-    sound_files.write_audio(output, result.waveform, sample_rate)
     print(
-        f"wrote {paths.relative(output)}: {waveform.shape[1] / sample_rate:.1f} s, {len(waveform)} channels, coded as "
+        f"wrote {paths.relative(output)}: {result.seconds:.1f} s, {result.channels} channels, coded as "
         f"{result.stem} at {result.rate:.2f} kbit/s, of which z_mel {result.mel_rate:.2f}"
     )
 
@@ -225,10 +222,9 @@ def _checked_output(output: str | Path, overwrite: bool) -> Path:
     """The output's path. Raises UsageError before any work if it exists or its format is unknown."""
     output = Path(output)
     refuse_existing(output, overwrite)
-    from src.audio.sound_files import WRITABLE
+    from src.audio.sound_files import file_format_of
 
-    if output.suffix.lower() not in WRITABLE:
-        raise UsageError(f"cannot write {output.name}: end it in {', '.join(WRITABLE)}")
+    file_format_of(output)
     return output
 
 

@@ -98,21 +98,22 @@ class Tutorial:
     def __init__(self, images: Tensor, seed: int = 0):
         self.images = images
         self.stream = runtime.random_stream(seed)
-        torch.manual_seed(seed)
-        self.generator = self._initialised(
-            nn.ConvTranspose2d(self.latent_dim, 512, 4, 1, 0, bias=False),  # 4x4
-            *(nn.BatchNorm2d(512), nn.ReLU(True), nn.ConvTranspose2d(512, 256, 4, 2, 1, bias=False)),  # 8x8
-            *(nn.BatchNorm2d(256), nn.ReLU(True), nn.ConvTranspose2d(256, 128, 4, 2, 1, bias=False)),  # 16x16
-            *(nn.BatchNorm2d(128), nn.ReLU(True), nn.ConvTranspose2d(128, 64, 4, 2, 1, bias=False)),  # 32x32
-            *(nn.BatchNorm2d(64), nn.ReLU(True), nn.ConvTranspose2d(64, 1, 4, 2, 1, bias=False), nn.Tanh()),  # 64x64
-        )
-        self.discriminator = self._initialised(
-            *(nn.Conv2d(1, 64, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, True)),
-            *(nn.Conv2d(64, 128, 4, 2, 1, bias=False), nn.BatchNorm2d(128), nn.LeakyReLU(0.2, True)),
-            *(nn.Conv2d(128, 256, 4, 2, 1, bias=False), nn.BatchNorm2d(256), nn.LeakyReLU(0.2, True)),
-            *(nn.Conv2d(256, 512, 4, 2, 1, bias=False), nn.BatchNorm2d(512), nn.LeakyReLU(0.2, True)),
-            *(nn.Conv2d(512, 1, 4, 1, 0, bias=False), nn.Flatten(0)),
-        )
+        with runtime.seeded(seed):
+            self.generator = self._initialised(
+                nn.ConvTranspose2d(self.latent_dim, 512, 4, 1, 0, bias=False),  # 4x4
+                *(nn.BatchNorm2d(512), nn.ReLU(True), nn.ConvTranspose2d(512, 256, 4, 2, 1, bias=False)),  # 8x8
+                *(nn.BatchNorm2d(256), nn.ReLU(True), nn.ConvTranspose2d(256, 128, 4, 2, 1, bias=False)),  # 16x16
+                *(nn.BatchNorm2d(128), nn.ReLU(True), nn.ConvTranspose2d(128, 64, 4, 2, 1, bias=False)),  # 32x32
+                *(nn.BatchNorm2d(64), nn.ReLU(True), nn.ConvTranspose2d(64, 1, 4, 2, 1, bias=False)),  # 64x64
+                nn.Tanh(),
+            )
+            self.discriminator = self._initialised(
+                *(nn.Conv2d(1, 64, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, True)),
+                *(nn.Conv2d(64, 128, 4, 2, 1, bias=False), nn.BatchNorm2d(128), nn.LeakyReLU(0.2, True)),
+                *(nn.Conv2d(128, 256, 4, 2, 1, bias=False), nn.BatchNorm2d(256), nn.LeakyReLU(0.2, True)),
+                *(nn.Conv2d(256, 512, 4, 2, 1, bias=False), nn.BatchNorm2d(512), nn.LeakyReLU(0.2, True)),
+                *(nn.Conv2d(512, 1, 4, 1, 0, bias=False), nn.Flatten(0)),
+            )
         parameters = (self.generator.parameters(), self.discriminator.parameters())
         self.optimisers = [torch.optim.Adam(of, lr=2e-4, betas=(0.5, 0.999)) for of in parameters]
 
@@ -124,14 +125,14 @@ class Tutorial:
                 nn.init.normal_(layer.weight, 0.0, 0.02)
         return nn.Sequential(*layers).to(self.images.device)
 
-    def _latents(self, count: int) -> Tensor:
-        return torch.randn(count, self.latent_dim, 1, 1, generator=self.stream).to(self.images.device)
+    def _latents(self, count: int, stream: torch.Generator) -> Tensor:
+        return torch.randn(count, self.latent_dim, 1, 1, generator=stream).to(self.images.device)
 
     def step(self) -> None:
         """One update of the discriminator, then of the generator."""
         rows = torch.randint(len(self.images), (self.batch_size,), generator=self.stream)
         real = interpolate(to_unit_range(self.images[rows.to(self.images.device)]), size=64, mode="bilinear")
-        fake = self.generator(self._latents(self.batch_size))
+        fake = self.generator(self._latents(self.batch_size, self.stream))
         loss = nn.functional.binary_cross_entropy_with_logits
         ones, zeros = torch.ones(self.batch_size, device=real.device), torch.zeros(self.batch_size, device=real.device)
 
@@ -147,8 +148,9 @@ class Tutorial:
     @torch.no_grad()
     def sample(self, count: int, seed: int) -> Tensor:
         """Generate with batch statistics, as in the tutorial, then resize: uint8 (count, 1, 28, 28)."""
-        self.stream = runtime.random_stream(seed)
-        batches = [self.generator(self._latents(len(rows))) for rows in torch.arange(count).split(self.batch_size)]
+        stream = runtime.random_stream(seed)
+        sizes = [len(rows) for rows in torch.arange(count).split(self.batch_size)]
+        batches = [self.generator(self._latents(size, stream)) for size in sizes]
         small = [interpolate(batch, size=28, mode="bilinear", antialias=True) for batch in batches]
         return to_pixels(torch.cat(small)).cpu()
 
@@ -215,4 +217,6 @@ def repeat_for(seconds: float, step: Callable[[], None], name: str, progress: bo
             count += 1
             passed = time.perf_counter() - began
             bar.update(min(int(passed), bar.total) - bar.n)
-    return count, passed
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()  # a call returns before the GPU has finished
+    return count, time.perf_counter() - began

@@ -76,10 +76,10 @@ def digit_shares(logits: Tensor) -> list[float]:
 
 def train(config: ClassifierConfig, digits: Digits, progress: bool = True) -> Classifier:
     """Train on `digits` with small random rotations, scalings, shears and shifts. Returned in evaluation mode."""
-    torch.manual_seed(config.seed)
-    classifier = Classifier(config).to(runtime.device(), memory_format=torch.channels_last)
     steps = config.epochs * math.ceil(len(digits) / config.batch_size)
-    classifiers.fit(classifier, _batches(config, digits), steps, config, progress)
+    with runtime.seeded(config.seed):
+        classifier = Classifier(config).to(runtime.device(), memory_format=torch.channels_last)
+        classifiers.fit(classifier, _batches(config, digits), steps, config, progress)
     return classifier
 
 

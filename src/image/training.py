@@ -37,9 +37,9 @@ class Run(training_loop.Run):
 def start(config: ImageConfig) -> Run:
     """A run before its first step. Its weights depend on `config` alone."""
     device = runtime.device()
-    torch.manual_seed(config.seed)
-    generator = dcgan.build_generator(config).to(device, memory_format=torch.channels_last)
-    discriminator = dcgan.build_discriminator(config).to(device, memory_format=torch.channels_last)
+    with runtime.seeded(config.seed):
+        generator = dcgan.build_generator(config).to(device, memory_format=torch.channels_last)
+        discriminator = dcgan.build_discriminator(config).to(device, memory_format=torch.channels_last)
     average = deepcopy(generator).eval().requires_grad_(False)
     optimisers = [
         torch.optim.Adam(network.parameters(), config.learning_rate, betas=(config.beta1, config.beta2))

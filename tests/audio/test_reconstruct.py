@@ -2,20 +2,27 @@
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from src.audio import data, metrics, reconstruct, vae
+from src.audio.sound_files import read_audio, write_audio
 from src.audio.water_filling import water_level
 from src.config import OPERATING_SDR_DB, STEMS, AudioConfig
+from src.errors import UsageError
 
 RATE = 22050
 SMALL = AudioConfig(mel_bands=40, latent_dim=4, mel_channels=4, mel_hidden=16, fine_channels=6)
 
 
+def log_mel_of(model, channels: torch.Tensor) -> torch.Tensor:
+    return torch.cat(list(reconstruct.log_mel_blocks(model, channels)), dim=1)
+
+
 @pytest.mark.parametrize("stem", range(4))
 def test_blocks_leave_no_seams(model, sound, stem):
     channels = torch.from_numpy(sound)[None]
-    log_mel = reconstruct.log_mel_of_recording(model, channels)
+    log_mel = log_mel_of(model, channels)
     level = water_level(log_mel, torch.tensor([15.0]), model.spectrogram)
     results = []
     for size in (2**19, 2**16, 3 * 2**13):
@@ -33,10 +40,45 @@ def test_blocks_leave_no_seams(model, sound, stem):
 
 def test_the_spectrogram_of_a_long_recording_is_that_of_the_whole(model, sound, monkeypatch):
     channels = torch.from_numpy(sound)[None]
-    whole = reconstruct.log_mel_of_recording(model, channels)
+    whole = log_mel_of(model, channels)
     assert torch.equal(whole, model.log_mel(channels))
     monkeypatch.setattr(reconstruct, "BLOCK", 2**15)
-    torch.testing.assert_close(reconstruct.log_mel_of_recording(model, channels), whole)
+    torch.testing.assert_close(log_mel_of(model, channels), whole)
+
+
+@pytest.mark.filterwarnings("ignore:.*are clipped")
+@pytest.mark.parametrize(("channels", "rate"), [(1, RATE), (2, 44_100), (9, 16_000)])
+def test_a_file_gives_what_its_samples_give_block_by_block(model, sound, tmp_path, monkeypatch, channels, rate):
+    delays = range(0, 1000 * channels, 1000)
+    stereo = np.stack([sound[delay : delay + 70_000] for delay in delays])
+    stereo[0] *= channels == 1  # the first of several channels is silent
+    write_audio(tmp_path / "in.wav", stereo, rate)
+    samples, _ = read_audio(tmp_path / "in.wav")
+    options = {"sdr_db": 12.0, "fill": 0.5, "seed": 3}
+    expected = reconstruct.reconstruct(model, samples, rate, **options)
+
+    written = []
+    write_blocks = reconstruct.write_blocks
+    monkeypatch.setattr(
+        reconstruct,
+        "write_blocks",
+        lambda path, blocks, *facts: write_blocks(path, (written.append(b) or b for b in blocks), *facts),
+    )
+    monkeypatch.setattr(reconstruct, "BLOCK", 2**14)
+    found = reconstruct.reconstruct_file(model, tmp_path / "in.wav", tmp_path / "out.wav", **options)
+    assert len(written) > 1
+    np.testing.assert_allclose(np.concatenate(written, axis=1), expected.waveform, atol=1e-5)
+    assert (found.stem, found.channels, found.seconds) == (expected.stem, channels, 70_000 / rate)
+    assert (found.rate, found.mel_rate) == pytest.approx((expected.rate, expected.mel_rate), rel=1e-4)
+    np.testing.assert_allclose(read_audio(tmp_path / "out.wav")[0], expected.waveform.clip(-1, 1), atol=1 / 2**15)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.wav", "out.wav"]  # no temporary file
+
+
+def test_a_file_that_cannot_be_coded_leaves_nothing_behind(model, sound, tmp_path):
+    soundfile.write(tmp_path / "loud.wav", sound * 32_768, RATE, "FLOAT")
+    with pytest.raises(UsageError, match="divide samples"):
+        reconstruct.reconstruct_file(model, tmp_path / "loud.wav", tmp_path / "out.wav")
+    assert [path.name for path in tmp_path.iterdir()] == ["loud.wav"]
 
 
 def test_the_log_mel_of_a_recording_is_computed_once(model, sound, monkeypatch):

@@ -1,5 +1,7 @@
 """Sound files: reading any format, writing each format, resampling."""
 
+import os
+import threading
 import warnings
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 import soundfile
 
 from src.audio import sound_files
-from src.errors import DataError, OutputError
+from src.errors import DataError, OutputError, UsageError
 
 RATE = 22050
 
@@ -237,3 +239,55 @@ def test_mono_is_the_mean_unless_the_channels_cancel():
     inverted = np.stack([left, -1.02 * left])
     assert np.array_equal(sound_files.mix_to_mono(inverted), inverted[1])
     assert not sound_files.mix_to_mono(np.zeros((2, 5), np.float32)).any()
+
+
+@pytest.mark.parametrize(("rate", "target"), [(44_100, 22_050), (22_050, 44_100), (48_000, 22_050), (RATE, RATE)])
+@pytest.mark.parametrize("samples", [1, 100, 30_000])
+def test_resampling_in_blocks_gives_the_bits_of_the_whole(rate, target, samples):
+    sound = np.random.default_rng(0).standard_normal((2, samples)).astype(np.float32)
+    blocks = [sound[:, begin : begin + 777] for begin in range(0, samples, 777)]
+    found = np.concatenate(list(sound_files.resample_blocks(blocks, rate, target)), axis=1)
+    expected = np.stack([sound_files.resample(channel, rate, target) for channel in sound])
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_blocks_are_trimmed_or_padded_at_their_end():
+    blocks = [np.ones((2, 3), np.float32), np.ones((2, 4), np.float32)]
+    for samples in (2, 3, 7, 9):
+        found = np.concatenate(list(sound_files.trim_blocks(blocks, samples)), axis=1)
+        np.testing.assert_array_equal(found, np.tile((np.arange(samples) < 7).astype(np.float32), (2, 1)))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_which_cannot_be_read_twice_is_read(tmp_path):
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 70_000)).astype(np.float32)
+    sound_files.write_audio(tmp_path / "sound.wav", sound, RATE)
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes((tmp_path / "sound.wav").read_bytes()))
+    writer.start()
+    found, rate = sound_files.read_audio(tmp_path / "pipe")
+    writer.join()
+    np.testing.assert_array_equal(found, sound_files.read_audio(tmp_path / "sound.wav")[0])
+    assert rate == RATE
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs /dev/zero")
+def test_a_device_is_refused():
+    with pytest.raises(DataError, match="device"):
+        sound_files.read_audio(Path("/dev/zero"))
+
+
+def test_a_tag_in_latin_1_does_not_matter(tmp_path):
+    sound_files.write_audio(tmp_path / "plain.wav", np.full((1, 500), 0.25, np.float32), RATE)
+    content = (tmp_path / "plain.wav").read_bytes()
+    tag = b"LIST" + (18).to_bytes(4, "little") + b"INFOINAM" + (6).to_bytes(4, "little") + b"caf\xe9\0\0"
+    riff = content[:4] + (len(content) - 8 + len(tag)).to_bytes(4, "little") + content[8:]
+    (tmp_path / "tagged.wav").write_bytes(riff + tag)
+    np.testing.assert_array_equal(
+        sound_files.read_audio(tmp_path / "tagged.wav")[0], sound_files.read_audio(tmp_path / "plain.wav")[0]
+    )
+
+
+def test_an_unknown_suffix_is_one_clear_line(tmp_path):
+    with pytest.raises(UsageError, match=r"end its name in \.wav"):
+        sound_files.write_audio(tmp_path / "sound.xyz", np.zeros((1, 10), np.float32), RATE)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from src import checkpoints, cli, config, paths
-from src.audio import data, evaluation, vae
+from src.audio import data, evaluation, reconstruct
 from src.audio.data import Tracks
 from src.audio.sound_files import read_audio, write_audio
 from src.config import AudioConfig, AudioEvaluationConfig
@@ -29,7 +29,7 @@ def stereo(tmp_path):
 
 
 def test_reconstruct_refuses_what_it_could_not_write_before_it_begins(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(vae, "load_model", lambda path: pytest.fail("began"))
+    monkeypatch.setattr(reconstruct, "log_mel_blocks", lambda *_: pytest.fail("began"))
     write_audio(tmp_path / "fine.wav", np.zeros((1, 1000), np.float32), 96_000)
     status, _, error = run(capsys, "audio", "reconstruct", tmp_path / "fine.wav", tmp_path / "again.mp3")
     assert status == 1 and "MP3 cannot hold 1 channels at 96000 Hz: write WAV" in error
@@ -62,7 +62,7 @@ def test_generate_and_interpolate_write_sound(capsys, tmp_path, stereo):
         (("evaluate", "--profile", "quick", "--overwrite"), "name another --run"),
         (("reconstruct", "nowhere.wav", "again.wav"), "nowhere.wav cannot be decoded (No such file"),
         (("reconstruct", "README.md", "again.wav"), "README.md cannot be decoded"),
-        (("reconstruct", "a.wav", "again.mid"), "cannot write again.mid: end it in .wav, .flac, .ogg, .mp3"),
+        (("reconstruct", "a.wav", "again.mid"), "cannot write again.mid: end its name in .wav, .flac, .ogg, .mp3"),
         (("reconstruct", "a.wav", "README.md"), "README.md exists: add --overwrite"),
         (("generate", "--stem", "drums", "--seconds", "1e9", "--output", "a.wav"), "up to 6 s"),
         (("interpolate", "a.wav", "b.wav", "--output", "c.wav"), "a.wav cannot be decoded"),

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from src.config import Config, from_json
-from src.errors import CheckpointError, OutputError
+from src.errors import CheckpointError, OutputError, UserError
 from src.files import save_json, write_atomically
 from src.paths import RunPaths, relative
 
@@ -28,31 +28,38 @@ def save_state(path: Path, state: dict) -> None:
         write_atomically(path, lambda temporary: torch.save(state, temporary))
     except RuntimeError as error:  # torch's own writer, for example on a full disk
         reason = str(error).splitlines()[0]
-        raise OutputError(f"{relative(path)} cannot be written ({reason}): is the disk full?") from error
+        raise OutputError(f"{relative(path)} cannot be written ({reason}): check the free space of the disk") from error
 
 
 def load_state(path: Path) -> dict:
     """Read a training state onto the CPU without running any code that the file may carry (`weights_only`).
 
     Raises:
-        CheckpointError: the file is missing, damaged, no PyTorch file, or holds something else than a dictionary.
+        CheckpointError: the file is missing, damaged, not a PyTorch file, or does not contain a dictionary.
     """
-    _check_is_file(path)
+    _check_readable(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types for a damaged archive
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(
-            f"{relative(path)} cannot be read ({reason}): it is damaged or no PyTorch file"
+            f"{relative(path)} cannot be read ({reason}): it is damaged, or not a PyTorch file"
         ) from error
     if not isinstance(state, dict):
-        raise CheckpointError(f"{relative(path)} holds no dictionary, and so no training state")
+        raise CheckpointError(f"{relative(path)} is not a dictionary, and so not a training state")
     return state
 
 
-def _check_is_file(path: Path) -> None:
-    if not path.is_file():
-        raise CheckpointError(f"{relative(path)} {'is a folder' if path.is_dir() else 'does not exist'}")
+def _check_readable(path: Path) -> None:
+    try:
+        with open(path, "rb"):
+            return
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{relative(path)} does not exist") from error
+    except IsADirectoryError as error:
+        raise CheckpointError(f"{relative(path)} is a folder") from error
+    except OSError as error:
+        raise CheckpointError(f"{relative(path)} cannot be read ({error.strerror or error})") from error
 
 
 def save_weights(path: Path, weights: dict[str, Tensor], description: dict) -> None:
@@ -74,17 +81,20 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict]:
     Raises:
         CheckpointError: the file is missing, damaged, or carries no description.
     """
-    _check_is_file(path)
+    _check_readable(path)
     try:
         with safe_open(path, "pt") as file:
             description = json.loads((file.metadata() or {})["description"])
             return {name: file.get_tensor(name) for name in file.keys()}, description  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{relative(path)} is damaged or no safetensors file ({error}): restore it with git checkout"
+            f"{relative(path)} is damaged, or not a safetensors file ({error}): restore it with git checkout"
         ) from error
     except (KeyError, ValueError) as error:
-        raise CheckpointError(f"{relative(path)} carries no description of its model in its metadata") from error
+        raise CheckpointError(
+            f"{relative(path)} has no description of its model in its metadata: it is of another program, or of an "
+            "earlier version of this one; train and publish it again"
+        ) from error
 
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -107,9 +117,10 @@ def load_network(path: Path, kind: type[Config], build: Callable[[Config], Netwo
         network = build(from_json(kind, description["config"]))
         network.load_state_dict(weights)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{relative(path)} holds no {name} of this project") from error
+        reason = f": {error}" if isinstance(error, UserError) else ""
+        raise CheckpointError(f"{relative(path)} is not a {name} of this project{reason}") from error
     if not all(torch.isfinite(tensor).all() for tensor in network.state_dict().values()):
-        raise CheckpointError(f"{relative(path)} holds weights that are not finite")
+        raise CheckpointError(f"{relative(path)} has weights that are not finite")
     return network.eval()
 
 

@@ -35,9 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
         command = importlib.import_module(f"src.commands.{name}")
         options = command.build_parser(f"{PROGRAM} {name}").parse_args(arguments[1:])
         options.handler(options)
-        sys.stdout.flush()
+        return _flush_output()
     except BrokenPipeError:  # the reader of the output, such as `head -1`, has ended
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return FAILED
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -45,7 +45,24 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _flush_output() -> int:
+    """Write out what the command printed. Returns the exit status."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # for example a full disk
+        _discard_output()
+        print(f"error: the standard output cannot be written ({error.strerror})", file=sys.stderr)
+        return FAILED
     return 0
+
+
+def _discard_output() -> None:
+    """Let Python's own flush at its end succeed."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def build_parser() -> argparse.ArgumentParser:

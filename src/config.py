@@ -9,11 +9,19 @@ STEMS = ("drums", "bass", "other", "vocals")  # the order of a .stem.mp4, after 
 FRAME_LENGTHS = tuple(2**exponent for exponent in range(12))  # allowed frame lengths in samples
 SPLITS = ("train", "validation", "test")  # named by load_mnist and load_musdb18
 
+MAX_SEED = 2**32 - 1  # the seeds that every random generator here distinguishes
+
 # Thresholds of silence. They differ because they answer different questions.
 SILENT_EXCERPT_POWER = 1e-6  # mean power below which an excerpt is not trained on or evaluated: -60 dB
 UNDEFINED_METRIC_POWER = 1e-10  # mean power of a reference below which its metrics are undefined: -100 dB
 MEL_RANGE_DB = (-80.0, 20.0)  # range of the log-mel spectrograms that the VAE's networks receive
 LOG_FLOOR_POWER = 1e-10  # mel power is clamped to this before the logarithm: -100 dB
+
+
+def check_seed(seed: int) -> None:
+    """Raise UsageError unless `seed` lies between 0 and `MAX_SEED`."""
+    if not 0 <= seed <= MAX_SEED:
+        raise UsageError(f"seed is {seed}: it must lie between 0 and {MAX_SEED}")
 
 
 def _check_at_least(config, least: int, *names: str) -> None:
@@ -52,7 +60,8 @@ class ImageConfig:
         for name, allowed in (("generator_depth", (2, 3, 4)), ("discriminator_depth", (3, 4))):
             if getattr(self, name) not in allowed:
                 raise UsageError(f"{name} is {getattr(self, name)}: use one of {', '.join(map(str, allowed))}")
-        _check_at_least(self, 0, "seed", "warm_up_steps")
+        check_seed(self.seed)
+        _check_at_least(self, 0, "warm_up_steps")
         _check_at_least(
             self, 1, "latent_dim", "generator_width", "discriminator_width", "epochs", "batch_size", "r1_interval",
             "checkpoint_every",
@@ -130,7 +139,8 @@ class AudioConfig:
                 f"mdct_bins is {self.mdct_bins}: for each of {', '.join(STEMS)}, it must be a power of 2 "
                 f"from mel_hop, {self.mel_hop}, to {FRAME_LENGTHS[-1]}"
             )
-        _check_at_least(self, 0, "seed", "warm_up_steps")
+        check_seed(self.seed)
+        _check_at_least(self, 0, "warm_up_steps")
         _check_at_least(self, 1, "epochs", "crop", "batch_size", "checkpoint_every")
         if self.tracks is not None:
             _check_at_least(self, 1, "tracks")
@@ -238,5 +248,14 @@ def from_json(kind: type[Config], content: dict) -> Config:
     names = {field.name for field in fields(kind)}
     if content.keys() != names:
         unknown, missing = sorted(content.keys() - names), sorted(names - content.keys())
-        raise CheckpointError(f"no {kind.__name__}: unknown fields {unknown}, missing fields {missing}")
+        raise CheckpointError(
+            f"the configuration is not of type {kind.__name__}: unknown fields {_some(unknown)}, "
+            f"missing fields {_some(missing)}"
+        )
     return kind(**content)
+
+
+def _some(names: list[str]) -> str:
+    """The first three names, and the number of the others."""
+    others = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (", ".join(names[:3]) or "none") + others

@@ -19,7 +19,10 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         OutputError: the file system refuses the write (no space, no permission, ...).
     """
-    target = path.resolve()
+    try:
+        target = path.resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of symbolic links
+        raise OutputError(f"{relative(path)} cannot be written ({error})") from error
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(".tmp", ".", target.parent)
@@ -47,6 +50,14 @@ def _umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
+
+
+def delete(path: Path) -> None:
+    """Delete a file if it exists. Raises OutputError."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{relative(path)} cannot be deleted ({error.strerror or error})") from error
 
 
 def save_text(path: Path, text: str) -> None:
@@ -86,8 +97,11 @@ def save_figure(path: Path, figure, dpi: int) -> None:
 def load_json(path: Path) -> dict:
     """Read a JSON object. Raises CheckpointError if the file is missing or damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("it is not an object")
+        return content
     except FileNotFoundError:
         raise CheckpointError(f"{relative(path)} does not exist") from None
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{relative(path)} is not valid JSON ({error}): restore it with git checkout") from None
+        raise CheckpointError(f"{relative(path)} is damaged ({error}): restore it with git checkout") from None

@@ -3,6 +3,7 @@
 The evaluation protocols, `verify`, the choice of the best checkpoint and the report all read these two tables.
 """
 
+import math
 from collections.abc import Iterable
 
 
@@ -46,8 +47,9 @@ class Metric(str):
         return f"{self.label}, {self.unit}" if self.unit else self.label
 
     def best(self, rows: Iterable[dict]) -> dict:
-        """The row with the best value of this metric; the first one of equals."""
-        return (min if self.better == "lower" else max)(rows, key=lambda row: row[self])
+        """The row with the best value of this metric; the first one of equals. NaN is the worst value."""
+        sign = 1 if self.better == "lower" else -1
+        return min(rows, key=lambda row: (math.isnan(row[self]), sign * row[self]))
 
     def format(self, value: float | None) -> str:
         """The value with this metric's decimals; "undefined" for None."""

@@ -67,10 +67,12 @@ def inception_score(logits: Tensor, splits: int, seed: int = 0) -> float:
     (Salimans et al. 2016).
 
     Raises:
-        ValueError: another shape, or fewer rows than splits.
+        ValueError: another shape, fewer rows than splits, or values that are not finite.
     """
     if logits.ndim != 2 or len(logits) < splits:
         raise ValueError(f"logits have shape {tuple(logits.shape)}: expected (count, classes), count >= {splits}")
+    if not torch.isfinite(logits).all():
+        raise ValueError("the logits have values that are not finite")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torchmetrics says that it keeps all logits in memory
         metric = InceptionScore(PrecomputedFeatures(logits.shape[1]), splits=splits)

@@ -32,8 +32,8 @@ class RunPaths:
     root: Path = ROOT
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[\w-]+", self.run) or self.run == "figures":
-            raise UsageError(f"{self.run!r} cannot name a run: use letters, digits, - and _")
+        if not re.fullmatch(r"[\w-]{1,100}", self.run) or self.run == "figures":
+            raise UsageError(f"{self.run!r} cannot name a run: use up to 100 letters, digits, - and _")
 
     def _folder(self, name: str) -> Path:
         return self.root / name if self.run == "full" else self.root / name / self.run

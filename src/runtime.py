@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 import torch
 
-from src.errors import UsageError
+from src.config import check_seed
 
 
 def device() -> torch.device:
@@ -50,6 +50,12 @@ def keep_freed_memory() -> None:
         libc.mallopt(trim_threshold, 2**31 - 1)
 
 
+def return_freed_memory() -> None:
+    """Return the memory that `keep_freed_memory` kept to the system: the blocks of a long recording fragment it."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
+
+
 def random_stream(*keys: int) -> torch.Generator:
     """A CPU random generator seeded by all of `keys`, for example (seed, epoch).
 
@@ -57,17 +63,20 @@ def random_stream(*keys: int) -> torch.Generator:
     Different keys give different streams except by chance: torch seeds its CPU generator with 32 bits.
 
     Raises:
-        UsageError: a negative key; the first one is a seed of the command line.
+        UsageError: the first key, the seed, is out of range.
     """
-    if min(keys) < 0:
-        raise UsageError(f"seed is {min(keys)}: it must not be negative")
+    check_seed(keys[0])
     state = np.random.SeedSequence(keys).generate_state(2, np.uint32)
     return torch.Generator().manual_seed(int(state[0]) << 32 | int(state[1]))
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's global random streams; afterwards they go on as before, on the CPU and on every GPU."""
+    """Seed torch's global random streams; afterwards they go on as before, on the CPU and on every GPU.
+
+    Raises:
+        UsageError: `seed` is out of range.
+    """
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield

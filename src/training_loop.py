@@ -73,7 +73,7 @@ def train(
 
     `batches(epoch)` yields an epoch's batches. `train_step(run, batch)` updates the run and returns a tensor of losses.
     `mean_losses(sum of those, steps)` names their means for the log. `score(average)` evaluates a checkpoint, and
-    `on_checkpoint(run)` may print and draw; both are called on rank 0 alone.
+    `on_checkpoint(run)` may print and draw, also for the state that a run resumes from; both are called only on rank 0.
 
     Every `checkpoint_every` epochs and at the end, the scores, the best weights and the training state are saved.
 
@@ -81,9 +81,11 @@ def train(
         CheckpointError: the folder holds a run with another configuration or other data.
     """
     resume(run, run_paths, data_source)
+    if run.epoch and on_checkpoint and distributed.is_main():
+        on_checkpoint(run)  # its files may be missing if the earlier process was killed
     total_steps = run.config.epochs * steps_per_epoch
     log = Log(run_paths.training_log, run.epoch)
-    if run.step == 0:
+    if not log.lines:
         machine = runtime.describe_machine()
         log.write({"epoch": 0, "data": data_source, "config": asdict(run.config), "machine": machine})
     silent = not (progress and distributed.is_main())
@@ -164,20 +166,20 @@ def save_checkpoint(
     score: Score | None,
     on_checkpoint: Callable[[Run], None] | None,
 ) -> None:
-    """Score the averaged model, then write pictures, weights, log entry and, last, the training state.
-
-    With this order, everything that belongs to a saved state is on disk: a run killed earlier repeats the epochs.
+    """Score the averaged model, then write weights, log entry and training state, in this order: a run that is killed
+    before the last of them repeats the epochs. `on_checkpoint` comes after them, so that its faults lose nothing; it is
+    called again on resume.
     """
     scores = {"epoch": run.epoch, "training_seconds": round(run.seconds, 1)}
     # As plain JSON types, the only ones that the training state may hold.
     scores |= json.loads(json.dumps(score(run.average))) if score else {}
     run.scores.append(scores)
-    if on_checkpoint:
-        on_checkpoint(run)
     if run.BEST not in scores or scores is run.BEST.best(run.scores):
         checkpoints.save_weights(run_paths.weights, run.average.state_dict(), {"config": asdict(run.config), **scores})
     log.write(scores)  # after the weights: the last line of a log marks a run as finished
     checkpoints.save_state(checkpoints.state_path(run_paths, run.epoch), run.state_dict() | {"data": data_source})
+    if on_checkpoint:
+        on_checkpoint(run)
 
 
 def resume(run: Run, run_paths: RunPaths, data_source: str) -> None:
@@ -199,8 +201,12 @@ def resume(run: Run, run_paths: RunPaths, data_source: str) -> None:
                     "choose another --run, or --overwrite to begin again"
                 )
             run.load_state_dict(state)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise CheckpointError(f"{relative(path)} holds no training state of this project") from error
+        except CheckpointError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{relative(path)} is not a training state of this project") from error
+        if distributed.is_main():
+            print(f"going on from {relative(path)}")
     distributed.check_agreement(run.step, "the checkpoint that they resume from")
 
 
@@ -226,6 +232,8 @@ class Log:
     def __init__(self, path: Path, epoch: int):
         self.path = path
         entries = _read_log(path) if epoch and path.is_file() else []
+        if epoch and not entries:
+            warnings.warn(f"{relative(path)} is missing: the new log begins after epoch {epoch}", stacklevel=3)
         self.lines = [json.dumps(entry) for entry in entries if entry["epoch"] <= epoch]
 
     def write(self, entry: dict) -> None:
@@ -238,8 +246,13 @@ class Log:
 def _read_log(path: Path) -> list[dict]:
     """The entries of a training log. Raises CheckpointError if it is damaged."""
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except ValueError as error:
+        entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if not all(isinstance(entry, dict) and isinstance(entry.get("epoch"), int) for entry in entries):
+            raise ValueError("a line is not an object with an epoch")
+        if entries and not isinstance(entries[0].get("config"), dict):
+            raise ValueError("the first line has no configuration")
+        return entries
+    except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{relative(path)} is damaged ({error}): restore it, or train with --overwrite"
         ) from error
@@ -256,7 +269,7 @@ def finished(run_paths: RunPaths) -> bool:
     if not (run_paths.weights.is_file() and run_paths.training_log.is_file()):
         return False
     lines = _read_log(run_paths.training_log)
-    return bool(lines) and "training_seconds" in lines[-1] and lines[-1]["epoch"] == lines[0]["config"]["epochs"]
+    return bool(lines) and "training_seconds" in lines[-1] and lines[-1]["epoch"] == lines[0]["config"].get("epochs")
 
 
 def read_history(run_paths: RunPaths) -> dict:

@@ -63,7 +63,7 @@ def test_a_full_disk_is_named_and_the_earlier_state_stays(tmp_path, monkeypatch)
         raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
 
     monkeypatch.setattr(checkpoints.torch, "save", fail)
-    with pytest.raises(OutputError, match=r"state\.pt cannot be written \(.*file write failed\): is the disk full\?"):
+    with pytest.raises(OutputError, match=r"state\.pt cannot be written \(.*file write failed\): check the free space"):
         checkpoints.save_state(tmp_path / "state.pt", {"epoch": 2})
     assert checkpoints.load_state(tmp_path / "state.pt") == {"epoch": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
@@ -77,7 +77,7 @@ def test_missing_files_are_named(tmp_path):
 
 def test_weights_without_a_description_are_refused(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "bare.safetensors")
-    with pytest.raises(CheckpointError, match=r"bare\.safetensors carries no description"):
+    with pytest.raises(CheckpointError, match=r"bare\.safetensors has no description"):
         checkpoints.load_weights(tmp_path / "bare.safetensors")
 
 

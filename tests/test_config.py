@@ -20,7 +20,7 @@ from src.errors import CheckpointError
         ({"mel_bands": 81}, "mel_bands is 81: it must be a multiple of 8"),
         ({"tracks": 0}, "tracks is 0: it must be at least 1"),
         ({"epochs": 0}, "epochs is 0: it must be at least 1"),
-        ({"seed": -1}, "seed is -1: it must not be negative"),
+        ({"seed": -1}, "seed is -1: it must lie between 0 and 4294967295"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_named(change, message):
@@ -61,7 +61,7 @@ def test_a_field_of_a_former_name_is_read():
 def test_unknown_and_missing_fields_are_named():
     content = asdict(ImageConfig()) | {"layers": 3}
     del content["latent_dim"]
-    with pytest.raises(CheckpointError, match=r"unknown fields \['layers'\], missing fields \['latent_dim'\]"):
+    with pytest.raises(CheckpointError, match=r"unknown fields layers, missing fields latent_dim"):
         from_json(ImageConfig, content)
 
 

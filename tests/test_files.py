@@ -86,5 +86,5 @@ def test_missing_json_is_named(tmp_path):
 
 def test_damaged_json_is_named(tmp_path):
     (tmp_path / "metrics.json").write_text('{"final": ')
-    with pytest.raises(CheckpointError, match=r"metrics\.json is not valid JSON"):
+    with pytest.raises(CheckpointError, match=r"metrics\.json is damaged"):
         files.load_json(tmp_path / "metrics.json")

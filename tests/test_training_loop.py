@@ -41,11 +41,12 @@ def test_averaging_forgets_the_start_quickly_and_then_keeps_its_decay():
 
 def test_the_log_drops_entries_of_epochs_that_run_again(tmp_path):
     log = training_loop.Log(tmp_path / "log.jsonl", epoch=0)
-    for epoch in (0, 1, 2, 3):
+    log.write({"epoch": 0, "config": {}})
+    for epoch in (1, 2, 3):
         log.write({"epoch": epoch})
     training_loop.Log(tmp_path / "log.jsonl", epoch=2).write({"epoch": 3, "again": True})
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
-    assert lines == ['{"epoch": 0}', '{"epoch": 1}', '{"epoch": 2}', '{"epoch": 3, "again": true}']
+    assert lines == ['{"epoch": 0, "config": {}}', '{"epoch": 1}', '{"epoch": 2}', '{"epoch": 3, "again": true}']
 
 
 def test_a_log_without_an_epoch_is_named(tmp_path):
@@ -75,3 +76,21 @@ def test_a_damaged_log_is_one_clear_error(tmp_path, content):
     if content:
         with pytest.raises(CheckpointError, match="is damaged"):
             training_loop.Log(run_paths.training_log, epoch=2)
+
+
+def test_a_lost_log_begins_anew_and_says_so(tmp_path):
+    run_paths = paths.ImagePaths("trial", tmp_path)
+    with pytest.warns(UserWarning, match=r"image_training\.jsonl is missing: the new log begins after epoch 4"):
+        log = training_loop.Log(run_paths.training_log, epoch=4)
+    assert log.lines == []
+
+
+@pytest.mark.parametrize(
+    "content", ["[1]", '{"epoch": "one"}', '{"loss": 1}', '{"epoch": 0}', '{"epoch": 0, "config": 3}']
+)
+def test_a_log_with_other_content_is_damaged(tmp_path, content):
+    run_paths = paths.ImagePaths("trial", tmp_path)
+    run_paths.training_log.parent.mkdir(parents=True)
+    run_paths.training_log.write_text(content + "\n")
+    with pytest.raises(CheckpointError, match=r"image_training\.jsonl is damaged"):
+        training_loop.read_history(run_paths)

@@ -58,11 +58,16 @@ class Judge:
         name = CHECKPOINT_EXAMPLE if CHECKPOINT_EXAMPLE in tracks.names else tracks.names[0]
         samples = int(CHECKPOINT_SECONDS * tracks.sample_rate)
         self.example = tracks.waveforms[tracks.names.index(name)][:, :samples]  # (stems, samples)
-        longest = CHECKPOINT_MAX_SECONDS * tracks.sample_rate
-        shortest = min(longest, *(stems.shape[1] for stems in tracks.waveforms))
-        self.stems = [
-            torch.stack([stems[index, :shortest] for stems in tracks.waveforms]) for index in range(len(STEMS))
-        ]
+        # Excerpts of equal length, that of the shortest track; tracks of less than half the longest one's are left out.
+        lengths = [min(stems.shape[1], CHECKPOINT_MAX_SECONDS * tracks.sample_rate) for stems in tracks.waveforms]
+        kept = [stems for stems, length in zip(tracks.waveforms, lengths, strict=True) if 2 * length >= max(lengths)]
+        shortest = min(length for length in lengths if 2 * length >= max(lengths))
+        excerpts = torch.stack([stems[:, :shortest] for stems in kept], dim=1)  # (stems, tracks, samples)
+        audible = excerpts.square().mean(2) > SILENT_EXCERPT_POWER
+        for stem, any_track in zip(STEMS, audible.any(1).tolist(), strict=True):
+            if not any_track:
+                raise DataError(f"the {stem} of all validation tracks are silent: a checkpoint cannot be scored")
+        self.stems = [of_stem[heard] for of_stem, heard in zip(excerpts, audible, strict=True)]
 
     @torch.inference_mode()
     def score_checkpoint(self, model: vae.StemVAE) -> dict:
@@ -70,8 +75,7 @@ class Judge:
         the last of these SDRs, the medians over tracks of both rates, the SDR and the error of the decoded mel."""
         scores, total = {}, 0.0
         for stem_index, stem in enumerate(STEMS):
-            waveforms = self.stems[stem_index]
-            waveforms = waveforms[waveforms.square().mean(1) > SILENT_EXCERPT_POWER].to(runtime.device())
+            waveforms = self.stems[stem_index].to(runtime.device())
             log_mel = model.log_mel(waveforms)
             kbit = waveforms.shape[1] / model.config.sample_rate * vae.NATS_PER_KBIT
             for sdr_db in CHECKPOINT_SDR_DB:

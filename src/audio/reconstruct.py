@@ -26,11 +26,12 @@ from src.audio.sound_files import (
 from src.audio.spectrogram import imdct
 from src.audio.spool import Spool, pieces
 from src.audio.water_filling import fill_variance, water_level
-from src.config import OPERATING_SDR_DB, STEMS, AudioConfig
+from src.config import OPERATING_SDR_DB, STEMS, AudioConfig, check_seed
 from src.errors import UsageError
 from src.files import existing_parent
 
-BLOCK = 2**19  # samples of a channel coded at once: 24 s, a few hundred MB
+BLOCK = 2**19  # samples of a recording in memory that are coded at once: 24 s
+FILE_PART = 7 * 2**15  # the same for a file, the context included: 10 s, some 350 MB
 CHANNELS_AT_ONCE = 4  # of a block of that length; with more channels, blocks are shorter
 ALIGNMENT = 2**13  # samples: a multiple of every frame length. Blocks start at multiples of it; noise is drawn for each
 MAX_PEAK = 30.0  # of a waveform with full scale 1; a larger one has another scale
@@ -97,7 +98,7 @@ def reconstruct(
     log_mel = torch.cat(list(log_mel_blocks(model, channels)), dim=1)
     stem = stem or guess_stem(model, channels, seed)
 
-    blocks = list(_reconstructed(model, channels, log_mel, stem, sdr_db, fill, seed, sampled))
+    blocks = list(_reconstructed(model, channels, log_mel, stem, sdr_db, fill, seed, sampled, BLOCK))
     decoded = torch.cat([block.waveform for block in blocks], dim=1).numpy()
     decoded_mel = torch.cat([block.decoded_mel for block in blocks], dim=1).numpy()
     restored = [pad_or_trim(resample(channel, model_rate, sample_rate), sound.shape[1]) for channel in decoded]
@@ -140,18 +141,21 @@ def reconstruct_file(
         for part in log_mel_blocks(model, channels):
             log_mel.append(part)
         stem = stem or guess_stem(model, channels, seed)
+        runtime.return_freed_memory()
 
         # Second pass: code, restore the sample rate, write.
         nats = []
 
         def decoded() -> Iterator[np.ndarray]:
             total = channels.shape[1]
-            blocks = _reconstructed(model, channels, log_mel, stem, sdr_db, fill, seed, sampled)
+            block = max(ALIGNMENT, FILE_PART - sum(_context(model.config, STEMS.index(stem))))
+            blocks = _reconstructed(model, channels, log_mel, stem, sdr_db, fill, seed, sampled, block)
             with tqdm(total=total, desc="reconstruct", unit="sample", unit_scale=True, disable=total <= BLOCK) as bar:
                 for block in blocks:
                     nats.append((block.mel_nats, block.fine_nats))
                     bar.update(block.waveform.shape[1])
                     yield block.waveform.numpy()
+                    runtime.return_freed_memory()
 
         restored = resample_blocks(decoded(), model_rate, sample_rate)
         write_blocks(target, trim_blocks(restored, samples), len(channels), sample_rate)
@@ -166,7 +170,7 @@ def _check_arguments(stem: str | None, sdr_db: float | None, fill: float, seed: 
         raise UsageError(f"fill is {fill}: it must lie between 0 and 1")
     if sdr_db is not None and not 0 <= sdr_db <= 60:
         raise UsageError(f"sdr_db is {sdr_db}: it must lie between 0 and 60 dB")
-    runtime.random_stream(seed)
+    check_seed(seed)
 
 
 def _as_channels(waveform: np.ndarray) -> np.ndarray:
@@ -235,15 +239,15 @@ class Block:
 
 def _reconstructed(
     model: vae.StemVAE, channels: Tensor | Spool, log_mel: Tensor | Spool, stem: str, sdr_db: float | None,
-    fill: float, seed: int, sampled: bool,
+    fill: float, seed: int, sampled: bool, length: int,
 ) -> Iterator[Block]:  # fmt: skip
-    """The blocks of a recording at the water level of all of it. A channel of zeros gives zeros."""
+    """The blocks of `length` samples of a recording, at the water level of all of it. Zeros give zeros."""
     stem_index = STEMS.index(stem)
     target_db = OPERATING_SDR_DB[stem_index] if sdr_db is None else sdr_db
     targets = torch.full((len(channels),), float(target_db), device=runtime.device())
     level = water_level(log_mel, targets, model.spectrogram)
     silent = torch.stack([(part == 0).all(dim=1) for part in pieces(channels, BLOCK)]).all(dim=0)
-    for block in reconstruct_blocks(model, channels, log_mel, stem_index, level, fill, seed, sampled):
+    for block in reconstruct_blocks(model, channels, log_mel, stem_index, level, fill, seed, sampled, length):
         yield replace(block, waveform=torch.where(silent[:, None], 0.0, block.waveform))
 
 
@@ -256,16 +260,16 @@ def reconstruct_blocks(
     fill: float = 0.0,
     seed: int = 0,
     sampled: bool = True,
-    block: int | None = None,
+    block: int = BLOCK,
 ) -> Iterator[Block]:
     """Code waveforms (channels, samples) with the log-mel spectrograms (channels, frames, bands) at water levels ln D
-    (channels,), in blocks of `block` samples, a multiple of `ALIGNMENT`; None takes a length that bounds the memory.
+    (channels,), in blocks of `block` samples, a multiple of `ALIGNMENT`; shorter ones for many channels.
 
     Blocks overlap by the receptive field and noise depends on absolute position, so the output does not depend on the
     block size.
     """
     samples = channels.shape[1]
-    block = block or max(ALIGNMENT, BLOCK // max(1, len(channels) // CHANNELS_AT_ONCE) // ALIGNMENT * ALIGNMENT)
+    block = max(ALIGNMENT, block // max(1, len(channels) // CHANNELS_AT_ONCE) // ALIGNMENT * ALIGNMENT)
     before, after = _context(model.config, stem_index)
     for begin in range(0, samples, block):
         end = min(begin + block, samples)
@@ -365,10 +369,15 @@ def guess_stem(model: vae.StemVAE, channels: Tensor | Spool, seed: int = 0) -> s
     level = water_level(log_mel, log_mel.new_full((len(excerpt),), GUESS_SDR_DB), model.spectrogram)
     costs = {}
     for stem_index, stem in enumerate(STEMS):
+        costs[stem] = 0.0
         with runtime.seeded(seed):
-            output = model(excerpt, log_mel, stem_index, level)
-        nats = output.mel_divergence.sum() + output.fine_divergence.sum() + output.distortion.sum() / 2
-        costs[stem] = nats.item()
+            noises = [torch.randn(shape) for shape in model.latent_shapes(*excerpt.shape, stem_index)]
+        for row in range(len(excerpt)):  # one by one, to save memory
+            own = slice(row, row + 1)
+            noise = tuple(noise[own].to(level) for noise in noises)
+            output = model(excerpt[own], log_mel[own], stem_index, level[own], noise)
+            nats = output.mel_divergence.sum() + output.fine_divergence.sum() + output.distortion.sum() / 2
+            costs[stem] += nats.item()
     return min(costs, key=costs.__getitem__)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from src import paths
 from src.config import PROFILES, AudioConfig, ImageConfig
 from src.errors import UsageError
+from src.files import delete, existing_parent
 
 Handler = Callable[[argparse.Namespace], None]
 
@@ -76,15 +77,18 @@ def positive(number: type) -> Callable[[str], float]:
 def refuse_existing(target: Path, overwrite: bool) -> None:
     """Raise UsageError before any work if `target` exists and may not be replaced, or cannot be written."""
     name = paths.relative(target)
-    if target.exists() and not overwrite:
-        raise UsageError(f"{name} exists: add --overwrite to replace it")
-    if target.is_dir() and target.suffix:
+    try:
+        if target.exists() and not overwrite:
+            raise UsageError(f"{name} exists: add --overwrite to replace it")
+        folder = target if target.is_dir() else existing_parent(target)
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of symbolic links
+        raise UsageError(f"{name} cannot be written ({getattr(error, 'strerror', None) or error})") from error
+    if folder == target and target.suffix:
         raise UsageError(f"{name} cannot be written: it is a folder")
-    parent = next(folder for folder in target.resolve().parents if folder.exists())
-    if not parent.is_dir():
-        raise UsageError(f"{name} cannot be written: {paths.relative(parent)} is no folder")
-    if not os.access(parent, os.W_OK):
-        raise UsageError(f"{name} cannot be written: no permission to write into {paths.relative(parent)}")
+    if not folder.is_dir():
+        raise UsageError(f"{name} cannot be written: {paths.relative(folder)} is not a folder")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"{name} cannot be written: no permission to write into {paths.relative(folder)}")
 
 
 def overridden(config: ImageConfig | AudioConfig, options: argparse.Namespace) -> ImageConfig | AudioConfig:
@@ -94,7 +98,7 @@ def overridden(config: ImageConfig | AudioConfig, options: argparse.Namespace) -
 
 
 def prepare_run(run_paths: paths.RunPaths, options: argparse.Namespace, complete: bool) -> paths.RunPaths:
-    """The run to train: the named one, or the profile's. Announces a resume; with --overwrite, deletes the old states.
+    """The run to train: the named one, or the profile's. With --overwrite, deletes its training states and log.
 
     Raises:
         UsageError: the run has published weights but no training state to resume from.
@@ -107,12 +111,9 @@ def prepare_run(run_paths: paths.RunPaths, options: argparse.Namespace, complete
     if options.overwrite:
         if distributed.is_main():
             for path in (*states, run_paths.training_log):
-                path.unlink(missing_ok=True)
+                delete(path)
         distributed.wait_for_all()
-    elif states:
-        if distributed.is_main():
-            print(f"going on from {paths.relative(states[0])}")
-    elif run_paths.weights.is_file():
+    elif not states and run_paths.weights.is_file():
         raise UsageError(
             f"{paths.relative(run_paths.weights)} exists, without a training state to resume from: "
             "add --run NAME to train another run, or --overwrite to replace it"

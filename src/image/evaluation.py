@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from src import files, metrics, paths, runtime
 from src.config import IMAGE_PROFILES, SAMPLE_GRID_SIDE, SPLITS, EvaluationConfig
-from src.errors import DataError
+from src.errors import CheckpointError, DataError, DownloadError
 from src.image import classifier, dcgan, generate
 from src.image.data import Digits, load_mnist
 from src.image.inception import Inception
@@ -128,7 +128,9 @@ def remeasure(run_paths: paths.ImagePaths = paths.IMAGE) -> Iterator[tuple[str, 
         raise DataError("the recorded numbers were measured on MNIST, which is not here: run python -m src data")
     measured = evaluate(dcgan.load_model(run_paths.weights), IMAGE_PROFILES["full"][1])["final"]
     for metric in IMAGE_METRICS:
-        if metric in recorded and metric in measured:
+        if metric in measured:  # not those of InceptionV3, which need a download
+            if metric not in recorded:
+                raise CheckpointError(f"{paths.relative(run_paths.metrics)} lacks {metric}: run image evaluate")
             yield metric, recorded[metric]["mean"], measured[metric]["mean"], recorded[metric]["std"]
 
 
@@ -183,7 +185,7 @@ def _load_inception(inception: str | None) -> tuple[Inception | None, dict[str, 
         return None, {"inception": "needs a download: python -m src image evaluate --inception"}
     try:
         return Inception(None if inception == "download" else Path(inception)), {}
-    except OSError as error:
+    except DownloadError as error:
         warnings.warn(
             f"Inception metrics are not measured: its weights could not be downloaded ({error})", stacklevel=3
         )

@@ -73,7 +73,12 @@ def grid(images: Tensor, columns: int, scale: int = 1) -> np.ndarray:
     """Tile uint8 images (count, 1, 28, 28) row by row, with 1 black pixel around each: uint8 (height, width).
 
     Each pixel is enlarged to `scale` x `scale`. Not by torchvision, whose import takes as long as that of torch.
+
+    Raises:
+        UsageError: fewer than 1 column.
     """
+    if columns < 1:
+        raise UsageError(f"columns is {columns}: it must be at least 1")
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
     # Pad each image above and on the left, lay the tiles out, and close the grid below and on the right.
@@ -98,10 +103,11 @@ def save(images: Tensor, path: Path, columns: int) -> None:
     elif suffix == ".png":
         files.save_picture(path, grid(images, columns, scale=2))
     else:
-        for old in path.glob("[0-9]" * 5 + ".png"):  # of an earlier, longer run
-            old.unlink()
         for number, image in enumerate(images):
             files.save_picture(path / f"{number:05d}.png", image[0].numpy())
+        for old in path.glob("[0-9]" * 5 + ".png"):
+            if int(old.stem) >= len(images):  # of an earlier, longer run
+                files.delete(old)
 
 
 def check_suffix(path: Path) -> None:

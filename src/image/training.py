@@ -10,6 +10,7 @@ from torch import Tensor
 
 from src import distributed, paths, runtime, training_loop
 from src.config import ImageConfig
+from src.errors import UsageError
 from src.image import dcgan
 from src.image.data import Digits, to_unit_range
 from src.image.losses import discriminator_loss, generator_loss, gradient_penalty
@@ -63,9 +64,11 @@ def train(
 
     Raises:
         CheckpointError: the folder holds a run with another configuration or other data.
-        UsageError: the batch cannot be divided evenly among the processes.
+        UsageError: the batch cannot be divided evenly among the processes, or exceeds the number of images.
     """
     distributed.check_batch_size(config.batch_size)
+    if len(digits) < config.batch_size:
+        raise UsageError(f"{len(digits)} images are fewer than a batch of {config.batch_size}: train on more images")
     return training_loop.train(
         start(config),
         run_paths,

@@ -64,7 +64,8 @@ def test_a_file_gives_what_its_samples_give_block_by_block(model, sound, tmp_pat
         "write_blocks",
         lambda path, blocks, *facts: write_blocks(path, (written.append(b) or b for b in blocks), *facts),
     )
-    monkeypatch.setattr(reconstruct, "BLOCK", 2**14)
+    monkeypatch.setattr(reconstruct, "BLOCK", 2**14)  # of the spectrogram
+    monkeypatch.setattr(reconstruct, "FILE_PART", 2**13)
     found = reconstruct.reconstruct_file(model, tmp_path / "in.wav", tmp_path / "out.wav", **options)
     assert len(written) > 1
     np.testing.assert_allclose(np.concatenate(written, axis=1), expected.waveform, atol=1e-5)

@@ -172,5 +172,5 @@ def test_normalising_is_undone_within_its_range():
 
 def test_foreign_weights_are_refused(tmp_path):
     checkpoints.save_weights(tmp_path / "other.safetensors", {"a": torch.zeros(1)}, {"config": {}})
-    with pytest.raises(CheckpointError, match="no stem VAE"):
+    with pytest.raises(CheckpointError, match="is not a stem VAE"):
         vae.load_model(tmp_path / "other.safetensors")

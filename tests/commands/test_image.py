@@ -64,11 +64,16 @@ def test_nothing_is_overwritten_unasked(capsys, tmp_path):
         (("generate", "--output", "README.md/new.png"), "README.md/new.png cannot be written: "),
         (("interpolate", "--steps", "1", "--output", "new.png"), "steps is 1"),
         (("generate", "--model", "nowhere.pt", "--output", "new.png"), "nowhere.pt does not exist"),
-        (("generate", "--model", "README.md", "--output", "new.png"), "README.md is damaged or no safetensors file"),
+        (
+            ("generate", "--model", "README.md", "--output", "new.png"),
+            "README.md is damaged, or not a safe",
+        ),
         (("evaluate", "--run", "nowhere"), "image_training.jsonl holds no epoch: train this run first"),
         (("evaluate", "--profile", "quick", "--overwrite"), "name another --run"),
         (("train", "--run", "new", "--epochs", "0"), "epochs is 0"),
         (("train", "--run", "../elsewhere"), "'../elsewhere' cannot name a run"),
+        (("generate", "--model", "n" * 300, "--output", "new.png"), "cannot be read (File name too long)"),
+        (("generate", "--output", "n" * 300 + ".png"), "cannot be written (File name too long)"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_status_1(capsys, monkeypatch, tmp_path, arguments, message):

@@ -48,5 +48,5 @@ def test_wrong_inception_weights_are_an_error(tmp_path):
     with pytest.raises(CheckpointError, match=r"nothing\.pth does not exist"):
         Inception(tmp_path / "nothing.pth")
     torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(CheckpointError, match="does not hold torch-fidelity's InceptionV3"):
+    with pytest.raises(CheckpointError, match=r"other\.pth is not torch-fidelity's InceptionV3"):
         Inception(tmp_path / "other.pth")

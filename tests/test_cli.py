@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -123,3 +124,18 @@ def test_help_wrong_arguments_and_an_existing_output_are_answered_without_heavy_
         (sys.executable, "-c", SCRIPT, *arguments), cwd=paths.ROOT, capture_output=True, text=True, check=True
     )
     assert finished.stdout.splitlines()[-1] == "heavy: []"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_behind_the_output_is_one_line(tmp_path):
+    command = (sys.executable, "-m", "src", "image", "generate", "--count", "1", "--output", str(tmp_path / "a.png"))
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=paths.ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["error: the standard output cannot be written (No space left on device)"]
+
+
+def test_a_link_that_leads_to_itself_is_one_line(capsys, tmp_path):
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    assert cli.main(["image", "generate", "--count", "1", "--output", str(tmp_path / "loop.png")]) == 1
+    assert "loop.png cannot be written" in capsys.readouterr().err

@@ -27,3 +27,8 @@ def test_the_best_row_is_the_lowest_or_the_highest():
     rows = [{FID: 2.0, INCEPTION_SCORE: 9.0}, {FID: 1.0, INCEPTION_SCORE: 8.0}, {FID: 1.0, INCEPTION_SCORE: 7.0}]
     assert FID.best(rows) is rows[1]
     assert INCEPTION_SCORE.best(rows) is rows[0]
+
+
+def test_a_value_that_is_not_a_number_is_never_the_best():
+    for metric in (FID, INCEPTION_SCORE):
+        assert metric.best([{metric: float("nan")}, {metric: 3.0}, {metric: float("nan")}]) == {metric: 3.0}

@@ -174,3 +174,10 @@ def test_neighbours_are_found_for_rows_of_any_shape():
     expected = (queries[:, None] - candidates).square().mean(2).sqrt()
     assert torch.equal(indices, expected.argmin(1))
     torch.testing.assert_close(distances, expected.amin(1), rtol=1e-4, atol=1e-5)
+
+
+def test_logits_that_are_not_finite_are_refused():
+    logits = torch.zeros(10, 3)
+    logits[2, 1] = float("nan")
+    with pytest.raises(ValueError, match="not finite"):
+        metrics.inception_score(logits, splits=2)

@@ -10,6 +10,7 @@ from src import paths
 from src.audio import benchmark, classifier, evaluation, vae
 from src.audio.data import Tracks
 from src.config import STEMS, AudioConfig, AudioEvaluationConfig, StemClassifierConfig
+from src.errors import DataError
 from src.metric_tables import AUDIO_METRICS
 
 RATE = 22050
@@ -123,3 +124,15 @@ def test_remeasuring_yields_recorded_beside_measured_values(model, tracks, monke
 
 def test_speeds_are_positive(model, tracks):
     assert all(speed > 0 for speed in benchmark.measure_speed(model, tracks, seconds=0.2).values())
+
+
+def test_a_stem_that_is_silent_in_all_validation_tracks_is_named(tracks):
+    silent = replace(tracks, waveforms=tuple(stems * torch.tensor([1, 0, 1, 1])[:, None] for stems in tracks.waveforms))
+    with pytest.raises(DataError, match="the bass of all validation tracks are silent"):
+        evaluation.Judge(silent)
+
+
+def test_a_very_short_track_does_not_cut_the_others(tracks):
+    short = replace(tracks, waveforms=(*tracks.waveforms, torch.ones(4, 100)), names=(*tracks.names, "d"))
+    for own, of_all in zip(evaluation.Judge(short).stems, evaluation.Judge(tracks).stems, strict=True):
+        assert torch.equal(own, of_all)

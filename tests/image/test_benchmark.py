@@ -47,3 +47,9 @@ def test_inference_times_are_positive():
 def test_every_variant_is_a_valid_configuration(name):
     config = ImageConfig(**benchmark.VARIANTS[name])
     assert (config == ImageConfig()) == (name == "default")
+
+
+def test_samples_of_the_tutorials_dcgan_do_not_change_its_training(blobs):
+    one, other = (benchmark.Tutorial(blobs.images) for _ in range(2))
+    one.sample(2, seed=3)
+    assert torch.equal(one._latents(4, one.stream), other._latents(4, other.stream))

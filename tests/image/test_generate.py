@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision.utils import make_grid
 
 from src.config import ImageConfig
-from src.errors import UsageError
+from src.errors import OutputError, UsageError
 from src.image import dcgan, generate
 
 
@@ -98,3 +98,21 @@ def test_files_hold_the_images(generator, tmp_path):
     assert (tmp_path / "GRID.PNG").read_bytes() == (tmp_path / "grid.png").read_bytes()
     with pytest.raises(UsageError, match=r"cannot write digits\.jpg: end it in \.png"):
         generate.save(images, tmp_path / "digits.jpg", columns=2)
+
+
+def test_a_grid_has_at_least_one_column():
+    with pytest.raises(UsageError, match="columns is 0"):
+        generate.grid(torch.zeros(2, 1, 28, 28, dtype=torch.uint8), columns=0)
+
+
+def test_a_folder_keeps_its_old_files_until_the_new_ones_are_written(tmp_path):
+    old = torch.zeros(5, 1, 28, 28, dtype=torch.uint8)
+    generate.save(old, tmp_path / "digits", columns=1)
+    (tmp_path / "digits" / "00001.png").unlink()
+    (tmp_path / "digits" / "00001.png").mkdir()
+    with pytest.raises(OutputError, match=r"00001\.png cannot be written"):
+        generate.save(old + 255, tmp_path / "digits", columns=1)
+    assert (tmp_path / "digits" / "00004.png").is_file()
+    (tmp_path / "digits" / "00001.png").rmdir()
+    generate.save(old[:3], tmp_path / "digits", columns=1)
+    assert sorted(path.name for path in (tmp_path / "digits").iterdir()) == ["00000.png", "00001.png", "00002.png"]

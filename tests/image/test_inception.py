@@ -9,7 +9,7 @@ import torch
 from torch_fidelity import feature_extractor_inceptionv3
 from torchmetrics.image.fid import NoTrainInceptionV3
 
-from src.errors import CheckpointError
+from src.errors import CheckpointError, DownloadError
 from src.image.inception import Inception
 
 
@@ -50,3 +50,17 @@ def test_wrong_inception_weights_are_an_error(tmp_path):
     torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match=r"other\.pth is not torch-fidelity's InceptionV3"):
         Inception(tmp_path / "other.pth")
+
+
+def test_a_page_in_place_of_the_weights_is_a_failed_download(monkeypatch, tmp_path):
+    (tmp_path / "weights.pth").write_text("<html>Please log in</html>")
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/weights.pth"
+        monkeypatch.setattr(feature_extractor_inceptionv3, "URL_INCEPTION_V3", address)
+        with pytest.raises(DownloadError, match="something else than the weights"):
+            Inception()
+        server.shutdown()
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from src import checkpoints, paths, training_loop
-from src.errors import CheckpointError
+from src.errors import CheckpointError, UsageError
 from src.image import dcgan, generate, losses, training
 
 
@@ -251,3 +251,33 @@ def test_two_processes_keep_the_same_weights(tmp_path):
     # Batch norm sees half the batch in each process, so the result is near the single process's, not equal to it.
     distance = sum((a - b).norm() for a, b in zip(alone, first, strict=True))
     assert 0 < distance < 0.5 * sum(a.norm() for a in alone)
+
+
+def test_a_fault_while_drawing_loses_no_checkpoint_and_the_resumed_run_draws_it(small_config, blobs, tmp_path):
+    run_paths = paths.ImagePaths("trial", tmp_path)
+
+    def fail(run: training.Run) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        training.train(small_config, blobs, run_paths, on_checkpoint=fail, progress=False)
+    assert checkpoints.states(run_paths) == [checkpoints.state_path(run_paths, 2)]
+    drawn = []
+    training.train(small_config, blobs, run_paths, on_checkpoint=lambda run: drawn.append(run.epoch), progress=False)
+    assert drawn == [2, 4, 6]
+
+
+def test_a_state_whose_tensors_do_not_fit_is_one_clear_error(small_config, blobs, tmp_path):
+    run_paths = paths.ImagePaths("trial", tmp_path)
+    run = training.train(replace(small_config, epochs=2), blobs, run_paths, progress=False)
+    state = run.state_dict() | {"data": blobs.source}
+    state["generator"] = {name: torch.zeros(1) for name in state["generator"]}
+    state["config"]["epochs"] = small_config.epochs
+    checkpoints.save_state(checkpoints.state_path(run_paths, 2), state)
+    with pytest.raises(CheckpointError, match=r"epoch_002\.pt is not a training state"):
+        training.train(small_config, blobs, run_paths, progress=False)
+
+
+def test_fewer_images_than_a_batch_are_refused(small_config, blobs, tmp_path):
+    with pytest.raises(UsageError, match="64 images are fewer than a batch of 65"):
+        training.train(replace(small_config, batch_size=65), blobs, paths.ImagePaths("trial", tmp_path))

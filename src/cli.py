@@ -1,6 +1,7 @@
 """The command line: `python -m src COMMAND ...`. A command's file is imported when the command is called."""
 
 import argparse
+import errno
 import importlib
 import io
 import os
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         command = importlib.import_module(f"src.commands.{name}")
         options = command.build_parser(f"{PROGRAM} {name}").parse_args(arguments[1:])
         options.handler(options)
-        return _flush_output()
+        sys.stdout.flush()
     except BrokenPipeError:  # the reader of the output, such as `head -1`, has ended
         _discard_output()
         return FAILED
@@ -45,16 +46,10 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-
-
-def _flush_output() -> int:
-    """Write out what the command printed. Returns the exit status."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:  # for example a full disk
-        _discard_output()
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _discard_output()  # files report a full disk themselves, so this is the standard output
         print(f"error: the standard output cannot be written ({error.strerror})", file=sys.stderr)
         return FAILED
     return 0

@@ -1,6 +1,7 @@
 """Training in several processes, started by torchrun. In a single process every function here does nothing."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -69,6 +70,15 @@ def check_agreement(value: int, name: str) -> None:
         dist.all_gather_object(values, value)
         if len(set(values)) > 1:
             raise UsageError(f"the processes differ in {name} ({values}): give all machines the same files")
+
+
+def at_least_one_each(batch_size: int) -> int:
+    """The batch size, raised to the number of processes if there are more of them; rank 0 says so."""
+    if batch_size < world_size():
+        if is_main():
+            warnings.warn(f"a batch of {batch_size} is raised to {world_size()}, one for each process", stacklevel=2)
+        return world_size()
+    return batch_size
 
 
 def check_batch_size(batch_size: int) -> None:

@@ -1,13 +1,18 @@
 """Atomic writes of text, JSON, arrays, pictures and figures; reading of JSON."""
 
+import contextlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from src.errors import CheckpointError, OutputError
 from src.paths import relative
+
+TEMPORARY = (".unfinished-", ".tmp")  # begin and end of a temporary file's name
+ABANDONED = 3600  # seconds without a write, longer than any write takes
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -25,7 +30,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         raise OutputError(f"{relative(path)} cannot be written ({error})") from error
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(".tmp", ".", target.parent)
+        _remove_abandoned(target.parent)
+        handle, name = tempfile.mkstemp(TEMPORARY[1], TEMPORARY[0], target.parent)
         os.close(handle)
         temporary = Path(name)
         try:
@@ -38,6 +44,14 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{relative(path)} cannot be written ({error.strerror or error})") from error
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Delete temporary files that a killed process left here: those that nobody has written to for `ABANDONED`."""
+    for path in folder.glob("*".join(TEMPORARY)):
+        with contextlib.suppress(OSError):  # another process may have been faster
+            if time.time() - path.stat().st_mtime > ABANDONED:
+                path.unlink()
 
 
 def existing_parent(path: Path) -> Path:

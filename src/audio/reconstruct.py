@@ -31,7 +31,7 @@ from src.errors import UsageError
 from src.files import existing_parent
 
 BLOCK = 2**19  # samples of a recording in memory that are coded at once: 24 s
-FILE_PART = 7 * 2**15  # the same for a file, the context included: 10 s, some 350 MB
+FILE_PART = 2**18  # the same for a file, the context included: 12 s
 CHANNELS_AT_ONCE = 4  # of a block of that length; with more channels, blocks are shorter
 ALIGNMENT = 2**13  # samples: a multiple of every frame length. Blocks start at multiples of it; noise is drawn for each
 MAX_PEAK = 30.0  # of a waveform with full scale 1; a larger one has another scale
@@ -135,13 +135,12 @@ def reconstruct_file(
     """
     _check_arguments(stem, sdr_db, fill, seed)
     model_rate, folder = model.config.sample_rate, existing_parent(target)
-    with Spool(folder) as channels, Spool(folder) as log_mel:
+    with Spool(folder) as channels, Spool(folder) as log_mel, runtime.little_memory():
         # First pass: the sound at the model's sample rate, and its spectrogram.
         samples, sample_rate = _spool_sound(source, target, channels, model_rate)
         for part in log_mel_blocks(model, channels):
             log_mel.append(part)
         stem = stem or guess_stem(model, channels, seed)
-        runtime.return_freed_memory()
 
         # Second pass: code, restore the sample rate, write.
         nats = []
@@ -155,7 +154,6 @@ def reconstruct_file(
                     nats.append((block.mel_nats, block.fine_nats))
                     bar.update(block.waveform.shape[1])
                     yield block.waveform.numpy()
-                    runtime.return_freed_memory()
 
         restored = resample_blocks(decoded(), model_rate, sample_rate)
         write_blocks(target, trim_blocks(restored, samples), len(channels), sample_rate)

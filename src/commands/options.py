@@ -92,9 +92,12 @@ def refuse_existing(target: Path, overwrite: bool) -> None:
 
 
 def overridden(config: ImageConfig | AudioConfig, options: argparse.Namespace) -> ImageConfig | AudioConfig:
-    """`config` with the epochs and the seed of the command line, where they are given. Raises UsageError."""
+    """`config` with the epochs and the seed of the command line, where they are given, and at least one example in a
+    batch for each process. Raises UsageError."""
+    from src import distributed
+
     changes = {name: value for name in ("epochs", "seed") if (value := getattr(options, name)) is not None}
-    return replace(config, **changes)
+    return replace(config, batch_size=distributed.at_least_one_each(config.batch_size), **changes)
 
 
 def prepare_run(run_paths: paths.RunPaths, options: argparse.Namespace, complete: bool) -> paths.RunPaths:

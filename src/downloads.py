@@ -5,7 +5,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from src.errors import DownloadError
+from src.errors import DownloadError, OutputError
+from src.paths import relative
 
 TIMEOUT = 20  # seconds without an answer before an address counts as unreachable
 RETRY_AFTER = 60  # seconds for which a failure is remembered
@@ -20,8 +21,10 @@ def download(urls: Sequence[str], target: Path, md5: str | None = None) -> None:
 
     Raises:
         DownloadError: every address failed; the message names each with its fault.
+        OutputError: the file cannot be written.
     """
     import pooch  # here, since most commands download nothing
+    import requests
 
     pooch.get_logger().setLevel("WARNING")
     downloader = pooch.HTTPDownloader(timeout=TIMEOUT, progressbar=True, chunk_size=2**16)
@@ -30,15 +33,21 @@ def download(urls: Sequence[str], target: Path, md5: str | None = None) -> None:
         try:
             pooch.retrieve(url, f"md5:{md5}" if md5 else None, target.name, target.parent, downloader=downloader)
             return
-        except OSError as error:  # includes every error of requests
+        except (requests.RequestException, ConnectionError, TimeoutError) as error:
             failures.append(f"{url}: {error}")
         except ValueError:
             failures.append(f"{url}: the file sent has a wrong MD5")
+        except OSError as error:  # of the file system
+            raise OutputError(f"{relative(target)} cannot be written ({error.strerror or error})") from error
     raise DownloadError("; ".join(failures))
 
 
 def fetch_or_warn(fetch: Callable[[Path], None], folder: Path, name: str, sample: str) -> bool:
-    """Download the data set `name` by `fetch(folder)`. Returns True on success; else warns that `sample` is used."""
+    """Download the data set `name` by `fetch(folder)`. Returns True on success; else warns that `sample` is used.
+
+    Raises:
+        OutputError: the data set cannot be written, which is no matter of the network.
+    """
     failure = _try_fetch(fetch, folder)
     if failure:
         warnings.warn(

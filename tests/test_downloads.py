@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from src import downloads
-from src.errors import DownloadError
+from src.errors import DownloadError, OutputError
 
 CONTENT = b"all of it" * 1000
 
@@ -56,6 +56,20 @@ def test_a_download_cut_short_is_a_failure(tmp_path):
             downloads.download([f"http://127.0.0.1:{running.server_port}/x"], tmp_path / "here" / "file.bin")
         running.shutdown()
     assert not list(tmp_path.glob("here/*"))
+
+
+def test_a_folder_that_cannot_be_written_is_no_failure_of_the_address(server, tmp_path, recwarn):
+    (tmp_path / "here").touch()  # a file in place of the folder
+    with pytest.raises(OutputError, match=r"here/file\.bin cannot be written \("):
+        downloads.download([f"{server}/file.bin"], tmp_path / "here" / "file.bin")
+
+    def fetch(folder):
+        raise OutputError("no permission")
+
+    for _ in range(2):  # it is not remembered either
+        with pytest.raises(OutputError, match="no permission"):
+            downloads.fetch_or_warn(fetch, tmp_path, "Digits", "three digits")
+    assert not recwarn.list
 
 
 def test_a_failure_is_remembered_for_a_while_and_a_success_forgets_it(tmp_path, monkeypatch):

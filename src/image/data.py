@@ -112,7 +112,7 @@ def read_idx(folder: Path, name: str, item_shape: tuple[int, ...]) -> Tensor:
     path = find(folder, name)
     if path is None:
         raise DataError(f"{paths.relative(folder / name)} is missing: run python -m src data")
-    remedy = f"delete {paths.relative(path)} and run python -m src data"
+    remedy = f"move {paths.relative(path)} elsewhere and run python -m src data"
     try:
         content = path.read_bytes()
     except OSError as error:

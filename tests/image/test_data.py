@@ -127,7 +127,7 @@ def test_a_truncated_file_is_named_with_its_remedy(files, tmp_path, name):
     place(files, tmp_path)
     (tmp_path / name).write_bytes(files[name][:-10])
     split = "train" if name.startswith("train") else "test"
-    with pytest.raises(DataError, match=rf"{name} is truncated or altered.*delete .*{name}.*python -m src data"):
+    with pytest.raises(DataError, match=rf"{name} is truncated or altered.*move .*{name} elsewhere and run"):
         data.load_mnist(split, tmp_path)
 
 
@@ -135,7 +135,7 @@ def test_a_truncated_unpacked_file_is_named_with_its_remedy(files, tmp_path):
     place(files, tmp_path)
     (tmp_path / "t10k-images-idx3-ubyte.gz").unlink()
     (tmp_path / "t10k-images-idx3-ubyte").write_bytes(gzip.decompress(files["t10k-images-idx3-ubyte.gz"])[:-3])
-    with pytest.raises(DataError, match=r"t10k-images-idx3-ubyte is truncated.*delete"):
+    with pytest.raises(DataError, match=r"t10k-images-idx3-ubyte is truncated.*move .* elsewhere"):
         data.load_mnist("test", tmp_path)
 
 

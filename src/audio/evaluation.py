@@ -132,16 +132,27 @@ def evaluate(model: vae.StemVAE, config: AudioEvaluationConfig, split: str = "te
 
 def remeasure(run_paths: paths.AudioPaths = paths.AUDIO) -> Iterator[tuple[str, float, float, float]]:
     """Measure the published stem VAE again at its operating point. Yields the stem and the metric, the recorded and the
-    new value, and the allowed difference.
+    new value, and the allowed difference. The data are checked at once, before the first value is asked for.
 
     Raises:
-        DataError: MUSDB18 is not available.
+        DataError: MUSDB18 is not available, or is not the variant that the recorded numbers were measured on.
     """
-    recorded = files.load_json(run_paths.metrics)["final"]
+    recorded = files.load_json(run_paths.metrics)
     model = vae.load_model(run_paths.weights)
     tracks = load_musdb18("test", model.config.sample_rate)
+    source = recorded["protocol"]["data"]
     if not tracks.complete:
-        raise DataError("the recorded numbers were measured on MUSDB18, which is not here: run python -m src data")
+        raise DataError(f"the recorded numbers were measured on {source}, which is not here: run python -m src data")
+    if tracks.source != source:
+        folder = paths.relative(paths.MUSDB18)
+        raise DataError(
+            f"the recorded numbers were measured on {source}, and {folder} holds {tracks.source}: move it elsewhere "
+            "and run python -m src data"
+        )
+    return _remeasured(recorded["final"], model, tracks)
+
+
+def _remeasured(recorded: dict, model: vae.StemVAE, tracks: Tracks) -> Iterator[tuple[str, float, float, float]]:
     for stem_index, stem in enumerate(STEMS):
         measured = measure(model, non_silent(tracks, stem_index), stem, OPERATING_SDR_DB[stem_index])
         for metric in AUDIO_METRICS:

@@ -116,10 +116,28 @@ def test_remeasuring_yields_recorded_beside_measured_values(model, tracks, monke
         stem: evaluation.measure(model, evaluation.non_silent(tracks, index), stem, evaluation.OPERATING_SDR_DB[index])
         for index, stem in enumerate(STEMS)
     }
-    evaluation.files.save_json(run_paths.metrics, {"final": final})
+    evaluation.files.save_json(run_paths.metrics, {"final": final, "protocol": {"data": tracks.source}})
     rows = list(evaluation.remeasure(run_paths))
     assert len(rows) == len(STEMS) * sum(metric.tolerance is not None for metric in AUDIO_METRICS)
     assert all(recorded == pytest.approx(measured) and allowed > 0 for _, recorded, measured, allowed in rows)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (
+            "MUSDB18",
+            "measured on MUSDB18-7s, and data/MUSDB18 holds MUSDB18: move it elsewhere and run python -m src data",
+        ),
+        ("MUSDB18-HQ", "data/MUSDB18 holds MUSDB18-HQ: move it elsewhere"),
+        ("stempeg sample", "measured on MUSDB18-7s, which is not here: run python -m src data"),
+    ],
+)
+def test_other_data_than_the_recorded_are_refused_at_once(model, tracks, monkeypatch, source, message):
+    monkeypatch.setattr(evaluation, "load_musdb18", lambda split, rate: replace(tracks, source=source))
+    monkeypatch.setattr(evaluation.vae, "load_model", lambda path: model)
+    with pytest.raises(DataError, match=message):
+        evaluation.remeasure()
 
 
 def test_speeds_are_positive(model, tracks):

@@ -5,6 +5,7 @@ import pytest
 from src import cli, files, paths
 from src.audio import evaluation as audio_evaluation
 from src.config import STEMS
+from src.errors import DataError
 from src.image import evaluation as image_evaluation
 from src.metric_tables import AUDIO_METRICS, IMAGE_METRICS
 
@@ -38,6 +39,17 @@ def test_values_that_are_clearly_worse_differ_and_rounding_does_not(capsys, monk
     assert captured.out.count("DIFFERS") == (len(rows) if differs else 0)
     assert captured.out.count("agrees") == (0 if differs else len(rows))
     assert captured.err.startswith("error: not as recorded: ") == differs
+
+
+def test_wrong_data_are_refused_before_anything_is_measured(capsys, monkeypatch):
+    def refuse():
+        raise DataError("data/MUSDB18 holds MUSDB18")
+
+    monkeypatch.setattr(image_evaluation, "remeasure", lambda: iter([("fid", 1.0, 1.0, 0.1)]))
+    monkeypatch.setattr(audio_evaluation, "remeasure", refuse)
+    assert cli.main(["verify"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err == "error: data/MUSDB18 holds MUSDB18\n"
 
 
 def test_every_recorded_score_is_compared():

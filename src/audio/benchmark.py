@@ -20,7 +20,7 @@ def measure_speed(model: vae.StemVAE, tracks: Tracks, seconds: float = SECONDS) 
     samples = int(seconds * tracks.sample_rate)
     speeds = {}
     for stem_index, stem in enumerate(STEMS):
-        sound = torch.cat([stems[stem_index] for stems in tracks.waveforms])[:samples].numpy()
+        sound = torch.cat([stems[stem_index, :samples] for stems in tracks.waveforms])[:samples].numpy()
         speeds[stem] = round(time_reconstruction(model, sound, tracks.sample_rate, stem), 1)
     return speeds
 

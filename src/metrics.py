@@ -14,6 +14,9 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from src import runtime
 
+# Only rank 0 scores a checkpoint: torchmetrics would wait for the other processes.
+ALONE = {"sync_on_compute": False}
+
 
 class PrecomputedFeatures(nn.Module):
     """Identity, so that torchmetrics accepts features (count, `num_features`) instead of images."""
@@ -37,7 +40,7 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
         ValueError: shapes that do not fit, fewer than 2 rows, or values that are not finite.
     """
     _check_pair(real, fake)
-    metric = FrechetInceptionDistance(PrecomputedFeatures(real.shape[1])).set_dtype(torch.float64)
+    metric = FrechetInceptionDistance(PrecomputedFeatures(real.shape[1]), **ALONE).set_dtype(torch.float64)
     metric.update(real.double(), real=True)
     metric.update(fake.double(), real=False)
     return metric.compute().item()
@@ -55,7 +58,9 @@ def kid(real: Tensor, fake: Tensor, subsets: int, subset_size: int, seed: int = 
     _check_pair(real, fake, least=subset_size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torchmetrics says that it keeps all features in memory
-        metric = KernelInceptionDistance(PrecomputedFeatures(real.shape[1]), subsets=subsets, subset_size=subset_size)
+        metric = KernelInceptionDistance(
+            PrecomputedFeatures(real.shape[1]), subsets=subsets, subset_size=subset_size, **ALONE
+        )
     metric.set_dtype(torch.float64)
     metric.update(real.double(), real=True)
     metric.update(fake.double(), real=False)
@@ -75,7 +80,7 @@ def inception_score(logits: Tensor, splits: int, seed: int = 0) -> float:
         raise ValueError("the logits have values that are not finite")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torchmetrics says that it keeps all logits in memory
-        metric = InceptionScore(PrecomputedFeatures(logits.shape[1]), splits=splits)
+        metric = InceptionScore(PrecomputedFeatures(logits.shape[1]), splits=splits, **ALONE)
     metric.update(logits.double())
     return _seeded(metric.compute, seed)[0].item()
 

@@ -5,6 +5,8 @@ rank0.pt, rank1.pt ... CONFIG is a JSON object of settings that differ from thos
 """
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -54,6 +56,15 @@ def train(training, config, data, run_paths, judge):
         lambda run: judge.illustrate(run.average, run_paths, run.epoch),
         progress=False,
     )
+
+
+def start(half: str, folder: Path, settings: dict, processes: int = 1, **options) -> subprocess.Popen:
+    """Start this file in a process of its own, or in several by torchrun."""
+    folder.mkdir(exist_ok=True)
+    several = ("-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}")
+    command = (sys.executable, *(several if processes > 1 else ()), __file__, half, str(folder), json.dumps(settings))
+    environment = {**os.environ, "PYTHONPATH": str(paths.ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=paths.ROOT, env=environment, **options)
 
 
 if __name__ == "__main__":

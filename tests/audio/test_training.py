@@ -1,6 +1,7 @@
 """The loop: closed forms of its parts, exact resume, checkpoints and log."""
 
 import math
+import time
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from src.audio import generate, losses, training, vae
 from src.audio.data import Tracks
 from src.config import STEMS, AudioConfig
 from src.errors import CheckpointError
+from tests import small_run
 
 SMALL = AudioConfig(
     sample_rate=4000, mel_bands=16, mel_window=256, mel_hop=64, mdct_bins=(64, 256, 128, 128), latent_dim=4,
@@ -137,3 +139,37 @@ def test_a_run_of_another_configuration_is_not_gone_on_with(tracks, tmp_path):
     training.train(replace(SMALL, epochs=2), tracks, run_paths, progress=False)
     with pytest.raises(CheckpointError, match="latent_dim 4, now 6"):
         training.train(replace(SMALL, latent_dim=6), tracks, run_paths, progress=False)
+
+
+def losses_of(folder) -> list[float]:
+    rows = training_loop.read_history(paths.AudioPaths("run", folder))["training"]["losses"]
+    return [value for row in rows for stem in STEMS for value in row[stem].values()]
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this build of torch has no torch.distributed")
+def test_two_processes_train_as_one_does(tmp_path):
+    """Noise is drawn for the whole batch and then shared out, and there is no batch norm."""
+    for processes in (1, 2):
+        run = small_run.start("audio", tmp_path / f"{processes}", {"epochs": 2}, processes)
+        assert run.wait(timeout=300) == 0
+    first, second = (torch.load(tmp_path / "2" / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert losses_of(tmp_path / "2") == pytest.approx(losses_of(tmp_path / "1"), rel=1e-3, abs=2e-4)
+
+
+def test_a_killed_run_ends_in_the_bits_of_one_never_stopped(tmp_path):
+    whole, killed = (paths.AudioPaths("run", tmp_path / name) for name in ("whole", "killed"))
+    assert small_run.start("audio", tmp_path / "whole", {"epochs": 4}).wait(timeout=300) == 0
+    for line in ('"epoch": 1', '"epoch": 3', '"epoch": 4'):  # killed when it appears in the log
+        process = small_run.start("audio", tmp_path / "killed", {"epochs": 4})
+        while process.poll() is None and not (
+            killed.training_log.is_file() and line in killed.training_log.read_text()
+        ):
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+    assert small_run.start("audio", tmp_path / "killed", {"epochs": 4}).wait(timeout=300) == 0
+    expected, found = (checkpoints.load_state(checkpoints.state_path(run, 4)) for run in (whole, killed))
+    for part in ("model", "average"):
+        assert all(torch.equal(found[part][name], expected[part][name]) for name in expected[part])
+    assert found["scores"] != [] and losses_of(tmp_path / "killed") == losses_of(tmp_path / "whole")

@@ -7,10 +7,8 @@ files. The counts go to kills.json beside this file. It takes about 10 minutes o
 """
 
 import json
-import os
 import random
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,20 +17,13 @@ import torch
 from tqdm import tqdm
 
 from src import checkpoints, files, paths, training_loop
+from tests import small_run
 
 KILLS = 25
 SEED = 0
 EPOCHS = {"image": 60, "audio": 6}
 RUN_PATHS = {"image": paths.ImagePaths, "audio": paths.AudioPaths}
 RESULT = Path(__file__).with_suffix(".json")
-
-
-def start(half: str, folder: Path) -> subprocess.Popen:
-    """A process that trains the small run of a half in `folder`, from its latest checkpoint."""
-    folder.mkdir(exist_ok=True)
-    command = (sys.executable, "tests/small_run.py", half, str(folder), json.dumps({"epochs": EPOCHS[half]}))
-    environment = {**os.environ, "PYTHONPATH": str(paths.ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=paths.ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def content(half: str, folder: Path) -> dict:
@@ -62,7 +53,7 @@ def without_times(row: dict) -> dict:
 def campaign(half: str, root: Path) -> dict:
     """Kill runs of a half `KILLS` times. Returns the counts."""
     began = time.monotonic()
-    if start(half, root / "whole").wait() != 0:
+    if small_run.start(half, root / "whole", {"epochs": EPOCHS[half]}, stdout=subprocess.DEVNULL).wait() != 0:
         raise RuntimeError(f"the small run of the {half} half fails without any kill")
     duration = time.monotonic() - began
     expected = content(half, root / "whole")
@@ -84,7 +75,7 @@ def campaign(half: str, root: Path) -> dict:
 
 def kill_once(half: str, folder: Path, delay: float, kill: bool, counts: dict) -> bool:
     """Go on with the run in `folder`, and kill it after `delay` seconds. False if it finished before."""
-    process = start(half, folder)
+    process = small_run.start(half, folder, {"epochs": EPOCHS[half]}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
         _, error = process.communicate(timeout=delay if kill else None)
     except subprocess.TimeoutExpired:

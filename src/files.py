@@ -1,10 +1,12 @@
-"""Atomic writes of text, JSON, arrays, pictures and figures; reading of JSON."""
+"""Atomic writes of text, JSON, arrays, pictures and figures; reading of JSON; results of interrupted computations."""
 
 import contextlib
+import hashlib
 import json
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -119,3 +121,44 @@ def load_json(path: Path) -> dict:
         raise CheckpointError(f"{relative(path)} does not exist") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{relative(path)} is damaged ({error}): restore it with git checkout") from None
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal. Raises CheckpointError if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{relative(path)} cannot be read ({error.strerror or error})") from None
+
+
+class PartialResults:
+    """The finished parts of a long computation, in a JSON file from which a later process goes on.
+
+    `key` is a JSON object of all that the results depend on. A file with another key, or a damaged one, is ignored with
+    a warning, and replaced when the first part is finished.
+    """
+
+    def __init__(self, path: Path, key: dict):
+        self.path, self.key = path, json.loads(json.dumps(key))
+        self.parts = self._read() if path.is_file() else {}
+
+    def _read(self) -> dict:
+        try:
+            content = load_json(self.path)
+            if content["key"] == self.key:
+                return dict(content["parts"])
+            fault = "was begun with another model, protocol, data or machine"
+        except (CheckpointError, KeyError, TypeError, ValueError):
+            fault = "is damaged"
+        warnings.warn(f"{relative(self.path)} {fault}: beginning again", stacklevel=3)
+        return {}
+
+    def __call__(self, name: str, function: Callable, *arguments):
+        """The result of `function(*arguments)`, a JSON value, which is computed unless the file has it. Raises
+        OutputError."""
+        if name not in self.parts:
+            # As plain JSON types, so that a result is the same whether it was computed now or before an interruption.
+            self.parts[name] = json.loads(json.dumps(function(*arguments)))
+            save_json(self.path, {"key": self.key, "parts": self.parts})
+        return self.parts[name]

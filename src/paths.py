@@ -176,6 +176,11 @@ class AudioPaths(RunPaths):
         return self.results / "audio_metrics.json"
 
     @property
+    def partial_metrics(self) -> Path:
+        """Finished parts of an `audio evaluate` that is running or was interrupted."""
+        return self.results / "audio_metrics.partial.json"
+
+    @property
     def figures(self) -> Path:
         """Folder of the figures in RESULTS.md."""
         return self.results / "figures"

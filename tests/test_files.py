@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 
 import pytest
 
@@ -50,6 +51,17 @@ def test_writers_of_one_file_do_not_share_a_temporary_file(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["file.txt"]
 
 
+def test_temporary_files_of_killed_writers_are_deleted_and_those_of_live_ones_stay(tmp_path):
+    abandoned, live, foreign = (tmp_path / name for name in (".unfinished-a.tmp", ".unfinished-b.tmp", "notes.tmp"))
+    for path in (abandoned, live, foreign):
+        path.touch()
+    for path in (abandoned, foreign):
+        os.utime(path, (0, time.time() - files.ABANDONED - 1))
+    os.utime(live, (0, time.time() - files.ABANDONED / 2))
+    files.save_text(tmp_path / "file.txt", "new")
+    assert {path.name for path in tmp_path.iterdir()} == {"file.txt", live.name, foreign.name}
+
+
 def test_the_longest_name_can_be_written(tmp_path):
     path = tmp_path / ("x" * 251 + ".txt")
     files.save_text(path, "long")
@@ -88,3 +100,32 @@ def test_damaged_json_is_named(tmp_path):
     (tmp_path / "metrics.json").write_text('{"final": ')
     with pytest.raises(CheckpointError, match=r"metrics\.json is damaged"):
         files.load_json(tmp_path / "metrics.json")
+
+
+def test_finished_parts_are_not_computed_again(tmp_path):
+    path = tmp_path / "partial.json"
+    assert files.PartialResults(path, {"seed": 0})("first", lambda: {1: (2.5, None)}) == {"1": [2.5, None]}
+    again = files.PartialResults(path, {"seed": 0})
+    assert again("first", lambda: pytest.fail("computed again")) == {"1": [2.5, None]}
+    assert again("second", max, 1, 2) == 2
+    assert files.PartialResults(path, {"seed": 0}).parts == {"first": {"1": [2.5, None]}, "second": 2}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"key": {"seed": 1}, "parts": {"first": 1}}', "was begun with another model, protocol, data or machine"),
+        ('{"key": {"seed": 0}, "parts": {"fir', "is damaged"),
+        ('{"key": {"seed": 0}, "parts": 1}', "is damaged"),
+        ('{"parts": {}}', "is damaged"),
+        ("[1]", "is damaged"),
+        ("\0", "is damaged"),
+    ],
+)
+def test_partial_results_of_something_else_are_ignored_with_a_warning(tmp_path, content, message):
+    path = tmp_path / "partial.json"
+    path.write_text(content)
+    with pytest.warns(UserWarning, match=rf"partial\.json {message}: beginning again"):
+        partial = files.PartialResults(path, {"seed": 0})
+    assert partial("first", lambda: 7) == 7
+    assert files.PartialResults(path, {"seed": 0}).parts == {"first": 7}

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -49,6 +49,7 @@ CHECKPOINT_MAX_SECONDS = 30  # longest part of a validation track that is used
 Row = dict[str, float]  # scores of one track
 Summary = dict[str, float | int | None]  # scores of all tracks
 Result = TypeVar("Result")
+Keep = Callable[..., Any]  # (name, function, *arguments) -> the function's result; `compute` or `files.PartialResults`
 
 
 class Judge:
@@ -114,19 +115,27 @@ def _checkpoint_row(waveforms: Tensor, output: vae.StemOutput, rate: Tensor, kbi
 # --- the full measurement ---
 
 
-def evaluate(model: vae.StemVAE, config: AudioEvaluationConfig, split: str = "test") -> dict:
+def compute(name: str, function: Callable[..., Result], *arguments) -> Result:
+    """The result of the part `name` of a measurement, kept nowhere."""
+    return function(*arguments)
+
+
+def evaluate(model: vae.StemVAE, config: AudioEvaluationConfig, split: str = "test", keep: Keep = compute) -> dict:
     """Measure a model on the tracks of `split` by the full protocol.
+
+    `keep` is called for each part, which takes a few minutes at most; a `files.PartialResults` computes only those that
+    an interrupted measurement did not finish.
 
     Returns `protocol`, `calibration`; for each stem `final` (the operating point), `curve`, `closed_form`, `equal_sdr`,
     `perceptual` and `baselines`; then `resampled` and `generated`.
     """
     tracks = load_musdb18(split, model.config.sample_rate).first(config.tracks)
-    measured = {"protocol": describe_protocol(config, tracks, split), "calibration": calibrate(model, config)}
-    stems = {stem: measure_stem(model, config, tracks, stem_index) for stem_index, stem in enumerate(STEMS)}
+    measured = {"protocol": describe_protocol(config, tracks, split), "calibration": calibrate(model, config, keep)}
+    stems = {stem: measure_stem(model, config, tracks, stem_index, keep) for stem_index, stem in enumerate(STEMS)}
     for part in stems[STEMS[0]]:
         measured[part] = {stem: row[part] for stem, row in stems.items()}
-    measured["resampled"] = measure_resampled(model, load_musdb18(split, 44_100).first(config.tracks))
-    measured["generated"] = measure_generated(model, config, tracks)
+    measured["resampled"] = measure_resampled(model, load_musdb18(split, 44_100).first(config.tracks), keep)
+    measured["generated"] = keep("generated", measure_generated, model, config, tracks)
     return measured
 
 
@@ -175,43 +184,55 @@ def describe_protocol(config: AudioEvaluationConfig, tracks: Tracks, split: str)
     }
 
 
-def calibrate(model: vae.StemVAE, config: AudioEvaluationConfig) -> dict[str, dict[str, list[Summary]]]:
+def calibrate(
+    model: vae.StemVAE, config: AudioEvaluationConfig, keep: Keep = compute
+) -> dict[str, dict[str, list[Summary]]]:
     """Scores on the validation tracks from which the operating points and `fill` are chosen."""
     tracks = load_musdb18("validation", model.config.sample_rate).first(config.tracks)
-    calibration = {}
-    for stem_index, stem in enumerate(STEMS):
-        waveforms = non_silent(tracks, stem_index)
-        calibration[stem] = {
-            "sdr": [measure(model, waveforms, stem, sdr_db) for sdr_db in config.calibration_sdr_db],
-            "fill": [
-                measure(model, waveforms, stem, config.perceptual_sdr_db[0], fill, perceptual=True)
-                for fill in config.calibration_fills
-            ],
-        }
-    return calibration
+    return {
+        stem: keep(f"{stem}, calibration", _calibrate_stem, model, config, non_silent(tracks, stem_index), stem)
+        for stem_index, stem in enumerate(STEMS)
+    }
 
 
-def measure_stem(model: vae.StemVAE, config: AudioEvaluationConfig, tracks: Tracks, stem_index: int) -> dict:
+def _calibrate_stem(
+    model: vae.StemVAE, config: AudioEvaluationConfig, waveforms: list[Tensor], stem: str
+) -> dict[str, list[Summary]]:
+    return {
+        "sdr": [measure(model, waveforms, stem, sdr_db) for sdr_db in config.calibration_sdr_db],
+        "fill": [
+            measure(model, waveforms, stem, config.perceptual_sdr_db[0], fill, perceptual=True)
+            for fill in config.calibration_fills
+        ],
+    }
+
+
+def measure_stem(
+    model: vae.StemVAE, config: AudioEvaluationConfig, tracks: Tracks, stem_index: int, keep: Keep = compute
+) -> dict:
     """All scores of one stem: `final`, `curve`, `closed_form`, `equal_sdr`, `perceptual` and `baselines`."""
     stem, waveforms = STEMS[stem_index], non_silent(tracks, stem_index)
-    final = measure(model, waveforms, stem, OPERATING_SDR_DB[stem_index])
-    curve = [
-        measure(model, waveforms, stem, sdr_db, perceptual=sdr_db in config.perceptual_sdr_db)
-        for sdr_db in config.curve_sdr_db
-    ]
+
+    def point(network: vae.StemVAE, sdr_db: float, fill: float = 0.0, perceptual: bool = False) -> Summary:
+        coder = "model" if network is model else "closed form"
+        name = f"{stem}, {coder}, {sdr_db} dB, fill {fill}{', perceptual' if perceptual else ''}"
+        return keep(name, measure, network, waveforms, stem, sdr_db, fill, perceptual)
+
+    final = point(model, OPERATING_SDR_DB[stem_index])
+    curve = [point(model, sdr_db, perceptual=sdr_db in config.perceptual_sdr_db) for sdr_db in config.curve_sdr_db]
     plain = vae.closed_form(model)
-    closed_form = [measure(plain, waveforms, stem, sdr_db) for sdr_db in config.curve_sdr_db]
+    closed_form = [point(plain, sdr_db) for sdr_db in config.curve_sdr_db]
     perceptual = []
     for row in curve:
         if row["asked_sdr_db"] in config.perceptual_sdr_db:
-            perceptual += [row, measure(model, waveforms, stem, row["asked_sdr_db"], config.fill, perceptual=True)]
+            perceptual += [row, point(model, row["asked_sdr_db"], config.fill, perceptual=True)]
     return {
         "final": final,
         "curve": curve,
         "closed_form": closed_form,
         "equal_sdr": [compare(curve, closed_form, sdr_db) for sdr_db in config.equal_sdr_db],
         "perceptual": perceptual,
-        "baselines": measure_baselines(model, waveforms, stem),
+        "baselines": keep(f"{stem}, baselines", measure_baselines, model, waveforms, stem),
     }
 
 
@@ -330,24 +351,27 @@ def measure_baselines(model: vae.StemVAE, waveforms: list[Tensor], stem: str) ->
     return {name: summarise([row[name] for row in rows]) for name in rows[0]}
 
 
-def measure_resampled(model: vae.StemVAE, tracks: Tracks) -> dict[str, Summary]:
+def measure_resampled(model: vae.StemVAE, tracks: Tracks, keep: Keep = compute) -> dict[str, Summary]:
     """Scores at the operating point for tracks at another sample rate, and the SDR of resampling to the model's rate
     and back alone."""
-    sample_rate, model_rate = tracks.sample_rate, model.config.sample_rate
-    measured = {}
-    for stem_index, stem in enumerate(STEMS):
+    return {
+        stem: keep(f"{stem}, resampled", _resample_stem, model, tracks, stem_index)
+        for stem_index, stem in enumerate(STEMS)
+    }
 
-        def measure_track(reference: Tensor, stem: str = stem) -> Row:
-            result: Reconstruction = reconstruct(model, reference.numpy(), sample_rate, stem)
-            lowered = resample(reference.numpy(), sample_rate, model_rate)
-            restored = torch.from_numpy(pad_or_trim(resample(lowered, model_rate, sample_rate), len(reference)))
-            alone = metrics.median(metrics.sdr_museval(reference, restored, sample_rate))
-            scores = score(reference, torch.from_numpy(result.waveform), sample_rate, perceptual=False)
-            return {RATE: result.rate, f"resampling_alone_{SDR}": alone} | scores
 
-        rows = map_tracks(measure_track, non_silent(tracks, stem_index), f"{stem} at {sample_rate} Hz")
-        measured[stem] = summarise(rows)
-    return measured
+def _resample_stem(model: vae.StemVAE, tracks: Tracks, stem_index: int) -> Summary:
+    stem, sample_rate, model_rate = STEMS[stem_index], tracks.sample_rate, model.config.sample_rate
+
+    def measure_track(reference: Tensor) -> Row:
+        result: Reconstruction = reconstruct(model, reference.numpy(), sample_rate, stem)
+        lowered = resample(reference.numpy(), sample_rate, model_rate)
+        restored = torch.from_numpy(pad_or_trim(resample(lowered, model_rate, sample_rate), len(reference)))
+        alone = metrics.median(metrics.sdr_museval(reference, restored, sample_rate))
+        scores = score(reference, torch.from_numpy(result.waveform), sample_rate, perceptual=False)
+        return {RATE: result.rate, f"resampling_alone_{SDR}": alone} | scores
+
+    return summarise(map_tracks(measure_track, non_silent(tracks, stem_index), f"{stem} at {sample_rate} Hz"))
 
 
 # --- generated stems ---

@@ -27,7 +27,7 @@ from src.config import (
     audio_profile,
 )
 from src.errors import UsageError
-from src.files import save_json
+from src.files import PartialResults, delete, save_json, sha256
 from src.metric_tables import OBJECTIVE, RATE, SDR
 
 READABLE_HELP = "WAV, FLAC, MP3, MP4 ...: any sample rate and number of channels"
@@ -45,7 +45,7 @@ def build_parser(program: str) -> argparse.ArgumentParser:
     command = add_command(commands, "train-classifier", train_classifier, "train the stem classifier (about 5 minutes)")
     add_overwrite(command, "replace the published classifier, which changes the meaning of generated stems' scores")
 
-    command = add_command(commands, "evaluate", evaluate, "measure a model on the test tracks (about 20 minutes)")
+    command = add_command(commands, "evaluate", evaluate, "measure a model, or resume that (about 20 minutes)")
     add_evaluation(command, "full: all tracks (default); quick: 2 tracks")
 
     command = add_command(commands, "reconstruct", reconstruct, "encode a recording into the latents and decode it")
@@ -132,7 +132,7 @@ def train_classifier(options: argparse.Namespace) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Print the scores of a model; those of a run are recorded too."""
+    """Print the scores of a model; those of a run are recorded too, and an interrupted evaluation goes on."""
     run_paths = paths.AudioPaths(options.run)
     if not options.model:
         refuse_existing(run_paths.metrics, options.overwrite)
@@ -145,13 +145,27 @@ def evaluate(options: argparse.Namespace) -> None:
     history = {} if options.model else training_loop.read_history(run_paths)
     model = vae.load_model(options.model or run_paths.weights)
     protocol = AUDIO_PROFILES[options.profile][1]
-    measured = evaluation.evaluate(model, protocol)
     tracks = data.load_musdb18("test", model.config.sample_rate).first(protocol.tracks)
+    keep = evaluation.compute
+    if not options.model:
+        # The description of the protocol names the machine and the packages too: the recorded one is true of all parts.
+        keep = PartialResults(
+            run_paths.partial_metrics,
+            {
+                "weights": sha256(run_paths.weights),
+                "classifier": sha256(paths.AUDIO.classifier),
+                "protocol": evaluation.describe_protocol(protocol, tracks, "test"),
+            },
+        )
+        if keep.parts:
+            print(f"going on from {paths.relative(keep.path)}, with {len(keep.parts)} finished parts")
+    measured = evaluation.evaluate(model, protocol, keep=keep)
     measured["speed"] = benchmark.measure_speed(model, tracks)
     for stem, row in measured["final"].items():
         print(f"{stem:7} SDR {row[SDR]:6.2f} dB at {row[RATE]:6.2f} kbit/s")
     if not options.model:
         save_json(run_paths.metrics, {**measured, **history})
+        delete(run_paths.partial_metrics)
         print(f"wrote {paths.relative(run_paths.metrics)}")
 
 

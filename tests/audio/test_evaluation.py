@@ -1,12 +1,13 @@
 """The protocol: what it compares, how it summarises, and that it holds on a small model."""
 
+import json
 import math
 from dataclasses import replace
 
 import pytest
 import torch
 
-from src import paths
+from src import files, paths
 from src.audio import benchmark, classifier, evaluation, vae
 from src.audio.data import Tracks
 from src.config import STEMS, AudioConfig, AudioEvaluationConfig, StemClassifierConfig
@@ -90,10 +91,15 @@ def test_scores_of_one_waveform_do_not_depend_on_the_threads(model, tracks):
     assert torch.get_num_threads() == before
 
 
-def test_the_whole_protocol_on_a_small_model(model, tracks, monkeypatch):
+@pytest.fixture
+def small_world(tracks, monkeypatch) -> None:
+    """The tracks of noise as every split, and an untrained classifier."""
     monkeypatch.setattr(evaluation, "load_musdb18", lambda split, rate: replace(tracks, sample_rate=rate))
     untrained = classifier.StemClassifier(StemClassifierConfig(width=2)).eval()
     monkeypatch.setattr(classifier, "load_classifier", lambda: untrained)
+
+
+def test_the_whole_protocol_on_a_small_model(model, small_world):
     config = AudioEvaluationConfig(
         curve_sdr_db=(8.0, 14.0), perceptual_sdr_db=(8.0,), equal_sdr_db=(10.0,), generated=2, tracks=2
     )
@@ -106,6 +112,37 @@ def test_the_whole_protocol_on_a_small_model(model, tracks, monkeypatch):
         curve = measured["curve"][stem]
         assert curve[0]["rate_kbit_s"] < curve[1]["rate_kbit_s"]
     assert measured["generated"]["count"] == 8
+
+
+def test_an_interrupted_measurement_goes_on_and_ends_in_the_same_scores(model, small_world, tmp_path):
+    config = AudioEvaluationConfig(
+        curve_sdr_db=(8.0, 14.0), perceptual_sdr_db=(8.0,), calibration_sdr_db=(8.0,), calibration_fills=(0.5,),
+        equal_sdr_db=(10.0,), generated=2, tracks=1,
+    )  # fmt: skip
+    whole = json.dumps(evaluation.evaluate(model, config))
+    computed = []
+
+    class Stop(Exception):
+        pass
+
+    class Interrupted(files.PartialResults):
+        def __call__(self, name, function, *arguments):
+            def counted(*arguments):
+                if len(computed) == stop_after:
+                    raise Stop
+                computed.append(name)
+                return function(*arguments)
+
+            return super().__call__(name, counted, *arguments)
+
+    for stop_after in (3, 9, 20, 34, 36):  # of 37 parts: in the calibration, a stem, resampling, before the last
+        with pytest.raises(Stop):
+            evaluation.evaluate(model, config, keep=Interrupted(tmp_path / "partial.json", {"weights": "a"}))
+        assert len(computed) == stop_after
+    stop_after = None
+    again = evaluation.evaluate(model, config, keep=Interrupted(tmp_path / "partial.json", {"weights": "a"}))
+    assert json.dumps(again) == whole
+    assert len(computed) == len(set(computed)) == 37
 
 
 def test_remeasuring_yields_recorded_beside_measured_values(model, tracks, monkeypatch, tmp_path):

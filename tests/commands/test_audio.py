@@ -119,12 +119,22 @@ def small(monkeypatch, tmp_path) -> paths.AudioPaths:
     return audio_paths("mine", tmp_path)
 
 
-def test_train_then_evaluate(capsys, small):
+def interrupt(*arguments):
+    raise KeyboardInterrupt
+
+
+def test_train_then_evaluate(capsys, small, monkeypatch):
     status, out, _ = run(capsys, "audio", "train", "--profile", "quick", "--run", "mine")
     assert status == 0
     assert "epoch 1: objective" in out and "rates near 18.2 dB: drums" in out
     assert small.weights.is_file() and small.spectrogram(1).is_file() and small.reconstruction(1, "bass").is_file()
+    measure_generated = evaluation.measure_generated
+    monkeypatch.setattr(evaluation, "measure_generated", interrupt)
+    assert run(capsys, "audio", "evaluate", "--profile", "quick", "--run", "mine")[0] == cli.INTERRUPTED
+    assert small.partial_metrics.is_file() and not small.metrics.is_file()
+    monkeypatch.setattr(evaluation, "measure_generated", measure_generated)
     status, out, _ = run(capsys, "audio", "evaluate", "--profile", "quick", "--run", "mine")
     assert status == 0 and "vocals  SDR" in out and small.metrics.is_file()
+    assert "audio_metrics.partial.json, with 36 finished parts" in out and not small.partial_metrics.exists()
     status, out, _ = run(capsys, "audio", "evaluate", "--profile", "quick", "--model", checkpoints.state_path(small, 1))
     assert status == 0 and "wrote" not in out

@@ -1,22 +1,27 @@
-"""A small training run of either half, as a process of its own: python tests/small_run.py HALF FOLDER CONFIG
+"""A small training run of either half, as a process of its own: python tests/small_run.py TASK FOLDER CONFIG
 
 It trains on noise, in float32 and with one thread, scores every checkpoint, and saves the weights of each process as
 rank0.pt, rank1.pt ... CONFIG is a JSON object of settings that differ from those below.
+
+TASK is image or audio, or audio-evaluate: the command `audio evaluate` on the audio run that FOLDER holds. The standard
+output names each phase when it begins: training, scoring, writing, drawing; evaluating.
 """
 
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from src import distributed, paths, runtime
+from src import cli, config, distributed, paths, runtime
+from src.audio import benchmark, data
 from src.audio import evaluation as audio_evaluation
 from src.audio import training as audio_training
 from src.audio.data import Tracks
-from src.config import AudioConfig, EvaluationConfig, ImageConfig
+from src.config import AudioConfig, AudioEvaluationConfig, EvaluationConfig, ImageConfig
 from src.image import evaluation as image_evaluation
 from src.image import training as image_training
 from src.image.data import Digits
@@ -39,23 +44,47 @@ def image_run(folder: Path, settings: dict) -> torch.nn.Module:
 
 
 def audio_run(folder: Path, settings: dict) -> torch.nn.Module:
-    stream = torch.Generator().manual_seed(0)
-    waveforms = tuple(torch.randn(4, 40_000, generator=stream) / 10 for _ in range(3))
-    config = AudioConfig(**AUDIO | settings)
-    tracks, run_paths = Tracks(waveforms, ("a", "b", "c"), config.sample_rate, "noise"), paths.AudioPaths("run", folder)
+    config, tracks = AudioConfig(**AUDIO | settings), noise_tracks()
+    run_paths = paths.AudioPaths("run", folder)
     return train(audio_training, config, tracks, run_paths, audio_evaluation.Judge(tracks)).model
 
 
+def noise_tracks(samples: int = 40_000) -> Tracks:
+    stream = torch.Generator().manual_seed(0)
+    waveforms = tuple(torch.randn(4, samples, generator=stream) / 10 for _ in range(3))
+    return Tracks(waveforms, ("a", "b", "c"), AudioConfig().sample_rate, "noise")
+
+
 def train(training, config, data, run_paths, judge):
-    main = distributed.is_main()
-    return training.train(
-        config,
-        data,
-        run_paths,
-        judge.score_checkpoint if main else None,
-        lambda run: judge.illustrate(run.average, run_paths, run.epoch),
-        progress=False,
-    )
+    def score(network: torch.nn.Module) -> dict:
+        print("scoring", flush=True)
+        scores = judge.score_checkpoint(network)
+        print("writing", flush=True)
+        return scores
+
+    def draw(run) -> None:
+        print("drawing", flush=True)
+        judge.illustrate(run.average, run_paths, run.epoch)
+        print("training", flush=True)
+
+    print("training", flush=True)
+    return training.train(config, data, run_paths, score if distributed.is_main() else None, draw, progress=False)
+
+
+def audio_evaluate(folder: Path) -> int:
+    """The command on tracks of noise, by a small protocol."""
+    protocol = AudioEvaluationConfig(
+        curve_sdr_db=(8.0, 14.0), perceptual_sdr_db=(8.0,), calibration_sdr_db=(8.0,), calibration_fills=(0.5,),
+        equal_sdr_db=(10.0,), generated=2, tracks=1,
+    )  # fmt: skip
+    config.AUDIO_PROFILES["quick"] = (config.AUDIO_PROFILES["quick"][0], protocol)
+    for module in (data, audio_evaluation):
+        module.load_musdb18 = lambda split, sample_rate: replace(noise_tracks(67_000), sample_rate=sample_rate)
+    audio_paths = paths.AudioPaths
+    paths.AudioPaths = lambda run: audio_paths(run, folder)
+    benchmark.RUNS = 1
+    print("evaluating", flush=True)
+    return cli.main(["audio", "evaluate", "--profile", "quick", "--run", "run", "--overwrite"])
 
 
 def start(half: str, folder: Path, settings: dict, processes: int = 1, **options) -> subprocess.Popen:
@@ -67,11 +96,22 @@ def start(half: str, folder: Path, settings: dict, processes: int = 1, **options
     return subprocess.Popen(command, cwd=paths.ROOT, env=environment, **options)
 
 
+def start(task: str, folder: Path, settings: dict, processes: int = 1, **options) -> subprocess.Popen:
+    """Start this file in a process of its own, or in several by torchrun. `options` are those of `Popen`."""
+    folder.mkdir(exist_ok=True)
+    several = ("-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}")
+    command = (sys.executable, *(several if processes > 1 else ()), __file__, task, str(folder), json.dumps(settings))
+    environment = {**os.environ, "PYTHONPATH": str(paths.ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=paths.ROOT, env=environment, **options)
+
+
 if __name__ == "__main__":
-    half, folder, settings = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
+    task, folder, settings = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
     torch.set_num_threads(1)
     runtime.device = lambda: torch.device("cpu")
     runtime.has_fast_bfloat16 = lambda device: False
+    if task == "audio-evaluate":
+        sys.exit(audio_evaluate(folder))
     with distributed.process_group():
-        network = {"image": image_run, "audio": audio_run}[half](folder, settings)
+        network = {"image": image_run, "audio": audio_run}[task](folder, settings)
         torch.save([p.detach() for p in network.parameters()], folder / f"rank{distributed.rank()}.pt")

@@ -13,6 +13,7 @@ from src.audio.data import Tracks
 from src.config import STEMS, AudioConfig
 from src.errors import CheckpointError
 from tests import small_run
+from tests.campaigns import kills
 
 SMALL = AudioConfig(
     sample_rate=4000, mel_bands=16, mel_window=256, mel_hop=64, mdct_bins=(64, 256, 128, 128), latent_dim=4,
@@ -134,6 +135,21 @@ def test_resumed_run_has_the_bits_of_one_never_stopped(tracks, tmp_path):
     assert_same_bits(whole, training.train(SMALL, tracks, broken, progress=False))
 
 
+def test_run_killed_twice_and_resumed_has_the_bits_of_one_never_stopped(tmp_path):
+    """`python -m tests.campaigns.kills` does this many times."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert kills.start("audio", whole, epochs=4).wait() == 0
+    run_paths = paths.AudioPaths("run", killed)
+    for seen in (checkpoints.state_path(run_paths, 2), run_paths.reconstruction(4, "drums")):
+        process = kills.start("audio", killed, epochs=4)
+        while process.poll() is None and not seen.is_file():
+            time.sleep(0.01)
+        process.kill()
+        assert process.wait() < 0  # not finished before
+    assert kills.start("audio", killed, epochs=4).wait() == 0
+    assert kills.content("audio", killed) == kills.content("audio", whole)
+
+
 def test_a_run_of_another_configuration_is_not_gone_on_with(tracks, tmp_path):
     run_paths = paths.AudioPaths("trial", tmp_path)
     training.train(replace(SMALL, epochs=2), tracks, run_paths, progress=False)
@@ -155,21 +171,3 @@ def test_two_processes_train_as_one_does(tmp_path):
     first, second = (torch.load(tmp_path / "2" / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     assert losses_of(tmp_path / "2") == pytest.approx(losses_of(tmp_path / "1"), rel=1e-3, abs=2e-4)
-
-
-def test_a_killed_run_ends_in_the_bits_of_one_never_stopped(tmp_path):
-    whole, killed = (paths.AudioPaths("run", tmp_path / name) for name in ("whole", "killed"))
-    assert small_run.start("audio", tmp_path / "whole", {"epochs": 4}).wait(timeout=300) == 0
-    for line in ('"epoch": 1', '"epoch": 3', '"epoch": 4'):  # killed when it appears in the log
-        process = small_run.start("audio", tmp_path / "killed", {"epochs": 4})
-        while process.poll() is None and not (
-            killed.training_log.is_file() and line in killed.training_log.read_text()
-        ):
-            time.sleep(0.01)
-        process.kill()
-        process.wait()
-    assert small_run.start("audio", tmp_path / "killed", {"epochs": 4}).wait(timeout=300) == 0
-    expected, found = (checkpoints.load_state(checkpoints.state_path(run, 4)) for run in (whole, killed))
-    for part in ("model", "average"):
-        assert all(torch.equal(found[part][name], expected[part][name]) for name in expected[part])
-    assert found["scores"] != [] and losses_of(tmp_path / "killed") == losses_of(tmp_path / "whole")

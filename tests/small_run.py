@@ -87,15 +87,6 @@ def audio_evaluate(folder: Path) -> int:
     return cli.main(["audio", "evaluate", "--profile", "quick", "--run", "run", "--overwrite"])
 
 
-def start(half: str, folder: Path, settings: dict, processes: int = 1, **options) -> subprocess.Popen:
-    """Start this file in a process of its own, or in several by torchrun."""
-    folder.mkdir(exist_ok=True)
-    several = ("-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}")
-    command = (sys.executable, *(several if processes > 1 else ()), __file__, half, str(folder), json.dumps(settings))
-    environment = {**os.environ, "PYTHONPATH": str(paths.ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=paths.ROOT, env=environment, **options)
-
-
 def start(task: str, folder: Path, settings: dict, processes: int = 1, **options) -> subprocess.Popen:
     """Start this file in a process of its own, or in several by torchrun. `options` are those of `Popen`."""
     folder.mkdir(exist_ok=True)

@@ -67,6 +67,7 @@ def train(
     mean_losses: Callable[[Tensor, int], dict],
     score: Score | None = None,
     on_checkpoint: Callable[[Run], None] | None = None,
+    constants: Callable[[nn.Module], dict] | None = None,
     progress: bool = True,
 ) -> Run:
     """Train `run` to `run.config.epochs`, from its latest checkpoint if it has one.
@@ -74,6 +75,7 @@ def train(
     `batches(epoch)` yields an epoch's batches. `train_step(run, batch)` updates the run and returns a tensor of losses.
     `mean_losses(sum of those, steps)` names their means for the log. `score(average)` evaluates a checkpoint, and
     `on_checkpoint(run)` may print and draw, also for the state that a run resumes from; both are called only on rank 0.
+    `constants(average)` measures the values that the published file has beside its weights.
 
     Every `checkpoint_every` epochs and at the end, the scores, the best weights and the training state are saved.
 
@@ -97,7 +99,7 @@ def train(
                 for network in run.parts(nn.Module):
                     distributed.average_buffers(network)
                 if distributed.is_main():
-                    save_checkpoint(run, run_paths, data_source, log, score, on_checkpoint)
+                    save_checkpoint(run, run_paths, data_source, log, score, on_checkpoint, constants)
                 distributed.wait_for_all()
     return run
 
@@ -165,6 +167,7 @@ def save_checkpoint(
     log: "Log",
     score: Score | None,
     on_checkpoint: Callable[[Run], None] | None,
+    constants: Callable[[nn.Module], dict] | None,
 ) -> None:
     """Score the averaged model, then write weights, log entry and training state, in this order: a run that is killed
     before the last of them repeats the epochs. `on_checkpoint` comes after them, so that its faults lose nothing; it is
@@ -175,7 +178,9 @@ def save_checkpoint(
     scores |= json.loads(json.dumps(score(run.average))) if score else {}
     run.scores.append(scores)
     if run.BEST not in scores or scores is run.BEST.best(run.scores):
-        checkpoints.save_weights(run_paths.weights, run.average.state_dict(), {"config": asdict(run.config), **scores})
+        description = {"config": asdict(run.config), **scores}
+        measured = constants(run.average) if constants else None
+        checkpoints.save_weights(run_paths.weights, run.average.state_dict(), description, measured)
     log.write(scores)  # after the weights: the last line of a log marks a run as finished
     checkpoints.save_state(checkpoints.state_path(run_paths, run.epoch), run.state_dict() | {"data": data_source})
     if on_checkpoint:

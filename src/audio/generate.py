@@ -51,6 +51,7 @@ def sample_log_mels(model: vae.StemVAE, stem: str, count: int, seconds: float, s
         context = torch.cat([latents[:, -vae.CausalPrior.REACH :], torch.zeros_like(noise[:, :1])], dim=1)
         prior = model.mel.prior(context, labels)
         latent = vae.Gaussian(prior.mean[:, -1], prior.log_variance[:, -1]).sample(noise[:, frame])
+        latent = latent.clamp(*model.latent_range[STEMS.index(stem)])  # beyond it, the prior diverges
         latents = torch.cat([latents, latent[:, None]], dim=1)
     return model.mel.decode(latents, labels, frames)
 

@@ -48,3 +48,12 @@ def test_interpolation_ends_at_the_posteriors_of_its_ends(model, sound):
     torch.testing.assert_close(same[0], same[1], atol=1e-3, rtol=0)
     with pytest.raises(ValueError, match="at least its 2 ends"):
         generate.interpolate(model, first, second, ("bass", "vocals"), steps=1)
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_sound_of_the_published_model_is_finite(stem):
+    """Without the limits of `latent_range`, the vocals of some of these seeds diverge."""
+    model = vae.load_model()
+    assert torch.isfinite(model.latent_range).all()
+    log_mels = torch.cat([generate.sample_log_mels(model, stem, 20, 6.0, seed) for seed in range(5)])
+    assert torch.isfinite(log_mels).all()

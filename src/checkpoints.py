@@ -2,6 +2,7 @@
 
 import json
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -39,6 +40,7 @@ def load_state(path: Path) -> dict:
     """
     _check_readable(path)
     try:
+        _check_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types for a damaged archive
         reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -48,6 +50,18 @@ def load_state(path: Path) -> dict:
     if not isinstance(state, dict):
         raise CheckpointError(f"{relative(path)} is not a dictionary, and so not a training state")
     return state
+
+
+def _check_archive(path: Path) -> None:
+    """Raise an exception if a training state, a ZIP archive, is altered: `torch.load` reads beyond the end of a record
+    whose size was altered, and compares no checksum."""
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+        # torch.load takes the records of the first of two joined files, and no content of one that is marked a folder.
+        if not records or records[0].header_offset or any(record.external_attr for record in records):
+            raise zipfile.BadZipFile("its list of records is altered")
+        if record := archive.testzip():
+            raise zipfile.BadZipFile(f"the checksum of {record} is wrong")
 
 
 def _check_readable(path: Path) -> None:

@@ -72,6 +72,29 @@ def test_truncated_files_are_named(tmp_path, keep):
         checkpoints.load_weights(tmp_path / "model.safetensors")
 
 
+def test_a_state_with_one_altered_bit_is_refused(tmp_path):
+    path = tmp_path / "state.pt"
+    checkpoints.save_state(path, {"tensor": torch.arange(1000)})
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.arange(500, 510).numpy().tobytes())] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"state\.pt cannot be read \(the checksum of .*/data/0 is wrong\)"):
+        checkpoints.load_state(path)
+
+
+def test_a_state_whose_list_of_records_is_altered_is_refused(tmp_path):
+    path = tmp_path / "state.pt"
+    checkpoints.save_state(path, {"tensor": torch.arange(1000)})
+    whole = path.read_bytes()
+    folder = bytearray(whole)
+    record = folder.index(b"PK\1\2", folder.index(b"PK\1\2") + 1)  # the second entry of the list
+    folder[record + 38] = 0x10  # its attribute of a folder
+    for altered in (folder, whole + whole):
+        path.write_bytes(altered)
+        with pytest.raises(CheckpointError, match=r"state\.pt cannot be read \(its list of records is altered\)"):
+            checkpoints.load_state(path)
+
+
 def test_a_full_disk_is_named_and_the_earlier_state_stays(tmp_path, monkeypatch):
     checkpoints.save_state(tmp_path / "state.pt", {"epoch": 1})
 

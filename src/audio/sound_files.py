@@ -32,6 +32,7 @@ EXACT_DURATION = {  # formats whose duration is recorded in the file; for others
 }  # fmt: skip
 MIN_RATE, MAX_RATE = 1_000, 1_000_000  # Hz
 MAX_GAP = 0.01  # seconds by which positions in a container may be rounded
+MIN_BYTE_RATE = 50  # bytes per second below which no format codes sound, not even silence
 MAX_SHORTFALL = 0.1  # seconds by which a header may overstate the duration
 CANCELLATION = 0.01  # power of the mixture over the channels' mean power, below which they cancel: -20 dB
 VORBIS_ORDER = {  # of FFmpeg's channels, for each number of them (Vorbis I specification, 4.3.9)
@@ -113,7 +114,10 @@ def _audio_stream(container: av.container.InputContainer, stream: int, name: str
         raise DataError(f"{name} holds no sound: it has no audio stream")
     if stream >= count:
         raise DataError(f"{name} has {count} audio streams, and so none of number {stream}")
-    return container.streams.audio[stream]
+    chosen = container.streams.audio[stream]
+    if chosen.codec_context is None:  # FFmpeg has no decoder for what the header names
+        raise DataError(f"{name} cannot be decoded (its codec is unknown)")
+    return chosen
 
 
 def _joined(parts: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]:
@@ -140,6 +144,9 @@ class _Decoder:
         if container.format.name in EXACT_DURATION:
             of_stream = source.duration and float(source.duration * source.time_base)
             self.expected = round((of_stream or (container.duration or 0) / av.time_base) * source.rate)
+        if container.format.name == "flac" and source.time_base * source.rate != 1:
+            self.expected = 0  # the header's sample rate is damaged: its positions would be read in a wrong unit
+        self.plausible = container.size / MIN_BYTE_RATE * source.rate  # samples that the file can hold
         self.damaged = 0  # packets
         self.silence = 0  # samples inserted for missing sound
         self.first: av.AudioFrame | None = None
@@ -192,7 +199,8 @@ class _Decoder:
             return 0
         position = round(float((frame.pts - self.first.pts) * frame.time_base) * self.sample_rate)
         gap = position - self.samples
-        return gap if gap > MAX_GAP * self.sample_rate and position < self.expected else 0
+        credible = position < min(self.expected, self.plausible)
+        return gap if gap > MAX_GAP * self.sample_rate and credible else 0
 
     def report(self) -> str:
         """The damage in words; empty if there is none."""

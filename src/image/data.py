@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import math
 import struct
+import zlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -120,7 +121,10 @@ def read_idx(folder: Path, name: str, item_shape: tuple[int, ...]) -> Tensor:
     packed = path.suffix == ".gz"
     if hashlib.md5(content).hexdigest() != (MD5 if packed else UNPACKED_MD5)[name]:
         raise DataError(f"{path.name} is truncated or altered (its MD5 is not MNIST's): {remedy}")
-    content = gzip.decompress(content) if packed else content
+    try:
+        content = gzip.decompress(content) if packed else content
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path.name} is truncated or altered ({error}): {remedy}") from error
 
     # The header: magic number (type and number of dimensions), count, shape of an item.
     header_length = 4 * (2 + len(item_shape))

@@ -5,6 +5,7 @@ import threading
 import warnings
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -223,6 +224,44 @@ def test_a_sample_rate_that_makes_no_sense_is_refused(tmp_path, rate):
     (tmp_path / "odd.wav").write_bytes(content)
     with pytest.raises(DataError, match=r"odd\.wav"):
         sound_files.read_audio(tmp_path / "odd.wav")
+
+
+def test_a_header_that_names_an_unknown_codec_is_refused(tmp_path):
+    sound_files.write_audio(tmp_path / "plain.wav", tones(1), 44_100)
+    content = bytearray((tmp_path / "plain.wav").read_bytes())
+    content[20:22] = b"\x77\x77"  # the format tag
+    (tmp_path / "odd.wav").write_bytes(content)
+    with pytest.raises(DataError, match=r"odd\.wav cannot be decoded \(its codec is unknown\)"):
+        sound_files.read_audio(tmp_path / "odd.wav")
+
+
+def test_a_wrong_sample_rate_in_the_header_of_flac_puts_no_silence_between_its_frames(tmp_path):
+    sound_files.write_audio(tmp_path / "plain.flac", tones(1), 44_100)
+    expected, _ = sound_files.read_audio(tmp_path / "plain.flac")
+    content = bytearray((tmp_path / "plain.flac").read_bytes())
+    assert int.from_bytes(content[18:21], "big") >> 4 == 44_100
+    content[18] ^= 0x08  # 44,100 Hz becomes 11,332 Hz; the frames still say 44,100 Hz
+    (tmp_path / "odd.flac").write_bytes(content)
+    decoded, rate = sound_files.read_audio(tmp_path / "odd.flac")
+    assert rate == 44_100 and np.array_equal(decoded, expected)
+
+
+def test_silence_for_missing_sound_is_bounded_by_the_size_of_the_file(tmp_path):
+    path = tmp_path / "slow.m4a"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44_100, layout="mono")
+        frame = av.AudioFrame.from_ndarray(tones(1), "fltp", "mono")
+        frame.sample_rate = 44_100
+        for part in (frame, None):
+            container.mux(stream.encode(part))
+    content = bytearray(path.read_bytes())
+    time_scale = content.index(b"mdhd") + 16
+    assert int.from_bytes(content[time_scale : time_scale + 4], "big") == 44_100
+    content[time_scale : time_scale + 4] = (100).to_bytes(4, "big")  # a second becomes 441
+    path.write_bytes(content)
+    with pytest.warns(UserWarning, match=r"slow\.m4a: .*the file is incomplete"):
+        decoded, rate = sound_files.read_audio(path)
+    assert decoded.shape[1] / rate < len(content) / sound_files.MIN_BYTE_RATE + 1.1 < 400
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

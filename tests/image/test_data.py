@@ -151,6 +151,18 @@ def test_a_file_of_another_kind_is_named(files, tmp_path, monkeypatch, content):
         data.load_mnist("test", tmp_path)
 
 
+@pytest.mark.parametrize("place_of_damage", [0, 12, -5])  # the magic number, the compressed data, the checksum
+def test_damage_that_gzip_finds_is_one_clear_line(files, tmp_path, monkeypatch, place_of_damage):
+    name = "t10k-labels-idx1-ubyte.gz"
+    content = bytearray(files[name])
+    content[place_of_damage] ^= 0xFF
+    for damaged in (bytes(content), files[name][:-10]):
+        place(files | {name: damaged}, tmp_path)
+        monkeypatch.setitem(data.MD5, name, hashlib.md5(damaged).hexdigest())
+        with pytest.raises(DataError, match=rf"{name} is truncated or altered \(.*move .*elsewhere"):
+            data.load_mnist("test", tmp_path)
+
+
 @pytest.mark.parametrize(("name", "other"), [(NAMES[0], NAMES[2]), (NAMES[2], NAMES[0]), (NAMES[1], NAMES[3])])
 def test_unpacked_files_that_were_swapped_are_refused(files, tmp_path, name, other):
     place(files, tmp_path)

@@ -4,7 +4,7 @@ import ctypes
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 
@@ -46,12 +46,12 @@ def keep_freed_memory() -> None:
 
 
 @contextmanager
-def little_memory() -> Iterator[None]:
+def little_memory() -> Iterator[Callable[[], None]]:
     """The opposite of `keep_freed_memory`, for long recordings, whose blocks would fragment what is kept. It costs a
-    fifth of the time."""
+    fifth of the time. Call the function that it gives after each block: it returns what small blocks left."""
     _set_allocator(mmap_max=2**16, mmap_threshold=2**23, trim_threshold=2**20)
     try:
-        yield
+        yield _return_freed_memory
     finally:
         keep_freed_memory()
 
@@ -63,6 +63,11 @@ def _set_allocator(mmap_max: int, mmap_threshold: int, trim_threshold: int) -> N
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         for number, value in parameters.items():
             libc.mallopt(number, value)
+    _return_freed_memory()
+
+
+def _return_freed_memory() -> None:
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
 
 

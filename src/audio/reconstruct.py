@@ -135,7 +135,7 @@ def reconstruct_file(
     """
     _check_arguments(stem, sdr_db, fill, seed)
     model_rate, folder = model.config.sample_rate, existing_parent(target)
-    with Spool(folder) as channels, Spool(folder) as log_mel, runtime.little_memory():
+    with Spool(folder) as channels, Spool(folder) as log_mel, runtime.little_memory() as return_memory:
         # First pass: the sound at the model's sample rate, and its spectrogram.
         samples, sample_rate = _spool_sound(source, target, channels, model_rate)
         for part in log_mel_blocks(model, channels):
@@ -154,6 +154,7 @@ def reconstruct_file(
                     nats.append((block.mel_nats, block.fine_nats))
                     bar.update(block.waveform.shape[1])
                     yield block.waveform.numpy()
+                    return_memory()
 
         restored = resample_blocks(decoded(), model_rate, sample_rate)
         write_blocks(target, trim_blocks(restored, samples), len(channels), sample_rate)

@@ -9,7 +9,7 @@ and sounds, or the recorded scores.
 `files.write_atomically` deletes the temporary files of killed writers when they are an hour old. Here they are made to
 look as old as that after each kill, so that a finished run must have left none.
 
-The counts go to kills.json beside this file. It takes about 15 minutes on one core.
+The counts so far go to kills.json beside this file after each run. It takes about 15 minutes on one core.
 """
 
 import json
@@ -20,6 +20,7 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -33,6 +34,8 @@ ROUNDS = {"image": {"image": 25}, "audio": {"audio": 17, "audio-evaluate": 8}}  
 EPOCHS = {"image": 75, "audio": 4, "audio-evaluate": 4}
 SECOND_KILL = 0.25  # share of the runs that are killed again after they have been resumed
 PHASES = ("training", "scoring", "writing", "drawing", "evaluating")
+COUNTS = ("killed_runs", "kills", "resumes", "equal", "different", "temporary_files_of_killed_writers",
+          "temporary_files_after_the_end")  # fmt: skip
 RESULT = Path(__file__).with_suffix(".json")
 
 
@@ -87,8 +90,8 @@ def temporaries(folder: Path) -> list[Path]:
     return list(folder.rglob("*".join(files.TEMPORARY)))
 
 
-def campaign(task: str, rounds: int, root: Path) -> dict:
-    """Kill `rounds` runs of a task. Returns the counts."""
+def campaign(task: str, rounds: int, root: Path) -> Iterator[dict]:
+    """Kill `rounds` runs of a task. Yields the counts so far after each of them."""
     began = time.monotonic()
     whole = root / task
     if task == "audio-evaluate":
@@ -112,15 +115,13 @@ def campaign(task: str, rounds: int, root: Path) -> dict:
             counts["equal" if content(task, folder) == expected else "different"] += 1
             counts["temporary_files_after_the_end"] += len(temporaries(folder))
             bar.update()
+            yield {
+                **{name: counts[name] for name in COUNTS},
+                "kills_by_phase": dict(sorted(phases.items())),
+                "seconds_without_a_kill": round(duration, 1),
+                "minutes": round((time.monotonic() - began) / 60, 1),
+            }
         shutil.rmtree(folder)
-    names = ("killed_runs", "kills", "resumes", "equal", "different", "temporary_files_of_killed_writers",
-             "temporary_files_after_the_end")  # fmt: skip
-    return {
-        **{name: counts[name] for name in names},
-        "kills_by_phase": dict(sorted(phases.items())),
-        "seconds_without_a_kill": round(duration, 1),
-        "minutes": round((time.monotonic() - began) / 60, 1),
-    }
 
 
 def kill_and_resume(task: str, folder: Path, delays: list[float], counts: Counter, phases: Counter) -> int:
@@ -151,11 +152,13 @@ def kill_and_resume(task: str, folder: Path, delays: list[float], counts: Counte
 def main() -> None:
     """Run the campaign of both halves and record its counts."""
     torch.set_num_threads(1)
-    results = {}
+    results = {half: {} for half in ROUNDS}
     with tempfile.TemporaryDirectory() as folder:
         for half, tasks in ROUNDS.items():
-            results[half] = {task: campaign(task, rounds, Path(folder)) for task, rounds in tasks.items()}
-            files.save_json(RESULT, {"seed": SEED, "epochs": EPOCHS, **results})
+            for task, rounds in tasks.items():
+                for counts in campaign(task, rounds, Path(folder)):
+                    results[half][task] = counts
+                    files.save_json(RESULT, {"seed": SEED, "epochs": EPOCHS, **results})
     print(json.dumps(results, indent=2))
 
 

@@ -116,6 +116,7 @@ def campaign(task: str, rounds: int, root: Path) -> Iterator[dict]:
             counts["temporary_files_after_the_end"] += len(temporaries(folder))
             bar.update()
             yield {
+                "planned_runs": rounds,
                 **{name: counts[name] for name in COUNTS},
                 "kills_by_phase": dict(sorted(phases.items())),
                 "seconds_without_a_kill": round(duration, 1),

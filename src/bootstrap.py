@@ -16,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = ROOT / ".venv"
 NOTEBOOKS = ("01_img_generation.ipynb", "02_audio_regeneration.ipynb")
+OLDEST, NEWEST = (3, 11), (3, 13)  # versions of Python on which the tests were run
 JOBS = {
     "notebooks": ("requirements.txt",),
     "tests": ("requirements.txt", "requirements-dev.txt"),
@@ -27,8 +28,13 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1 or arguments[0] not in JOBS:
         print(f"usage: python -m src.bootstrap {'|'.join(JOBS)}", file=sys.stderr)
         return 2
-    if sys.version_info < (3, 11):  # noqa: UP036 (an older Python can run this file, and gets a clear message)
-        print(f"error: Python {sys.version.split()[0]} is too old: use Python 3.11 or later", file=sys.stderr)
+    if not OLDEST <= sys.version_info[:2] <= NEWEST:  # another Python can run this file, and gets a clear message
+        supported = " to ".join(f"{major}.{minor}" for major, minor in (OLDEST, NEWEST))
+        print(
+            f"error: Python {sys.version.split()[0]} is not supported: use Python {supported}, for example "
+            f"python3.{NEWEST[1]} -m src.bootstrap {arguments[0]}",
+            file=sys.stderr,
+        )
         return 1
     job = arguments[0]
     try:

@@ -36,3 +36,15 @@ def test_a_folder_of_something_else_is_left_alone(environment):
 def test_wrong_use_is_one_line(capsys):
     assert bootstrap.main([]) == bootstrap.main(["everything"]) == 2
     assert capsys.readouterr().err.count("usage: python -m src.bootstrap notebooks|tests") == 2
+
+
+@pytest.mark.parametrize("version", [(3, 10, 4), (3, 14, 0)])
+def test_another_python_gets_one_line_with_the_remedy(capsys, monkeypatch, version):
+    monkeypatch.setattr(bootstrap.sys, "version_info", version)
+    monkeypatch.setattr(bootstrap.sys, "version", ".".join(map(str, version)) + " (main)")
+    monkeypatch.setattr(bootstrap, "prepare_environment", lambda requirements: pytest.fail("began"))
+    assert bootstrap.main(["tests"]) == 1
+    assert capsys.readouterr().err == (
+        f"error: Python {'.'.join(map(str, version))} is not supported: use Python 3.11 to 3.13, for example "
+        "python3.13 -m src.bootstrap tests\n"
+    )

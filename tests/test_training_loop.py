@@ -1,9 +1,14 @@
 """Learning rate, averaging, log and history: closed forms, and the order in which a run is resumed."""
 
+from dataclasses import dataclass
+
 import pytest
+import torch
 from torch import nn
+from tqdm import tqdm
 
 from src import paths, training_loop
+from src.config import ImageConfig
 from src.errors import CheckpointError
 
 
@@ -94,3 +99,40 @@ def test_a_log_with_other_content_is_damaged(tmp_path, content):
     run_paths.training_log.write_text(content + "\n")
     with pytest.raises(CheckpointError, match=r"image_training\.jsonl is damaged"):
         training_loop.read_history(run_paths)
+
+
+@dataclass
+class StubRun(training_loop.Run):
+    config: ImageConfig
+    optimiser: torch.optim.Optimizer
+    PARTS = ("optimiser",)
+
+
+def stub_run(epoch: int = 0) -> StubRun:
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=9.0)
+    return StubRun(ImageConfig(learning_rate=0.5, warm_up_steps=2, decay_fraction=0.5), optimiser, epoch=epoch)
+
+
+def losses_of_an_epoch(epoch: int) -> torch.Tensor:
+    bar = tqdm(disable=True)
+    return training_loop.train_epoch(stub_run(epoch), range(3), lambda run, batch: torch.rand(1), 10, bar)[0]
+
+
+def test_the_noise_of_a_step_depends_on_the_epoch_and_on_nothing_else():
+    first = losses_of_an_epoch(0)
+    torch.rand(7)
+    assert torch.equal(losses_of_an_epoch(0), first)
+    assert not torch.equal(losses_of_an_epoch(1), first)
+
+
+def test_every_step_has_its_learning_rate():
+    rates = []
+    run = stub_run()
+
+    def train_step(run: StubRun, batch: int) -> torch.Tensor:
+        rates.append(run.optimiser.param_groups[0]["lr"])
+        return torch.zeros(1)
+
+    _, steps = training_loop.train_epoch(run, range(8), train_step, 8, tqdm(disable=True))
+    assert steps == run.step == 8 and run.epoch == 1
+    assert rates == pytest.approx([0.25, 0.5, 0.5, 0.5, 0.5, 0.375, 0.25, 0.125])

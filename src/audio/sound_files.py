@@ -55,7 +55,8 @@ def read_audio(path: Path, stream: int = 0) -> tuple[np.ndarray, int]:
     audio stream, for files with several, such as a .stem.mp4.
 
     Damaged packets are skipped, with a warning. If the container gives the position of the sound after the damage,
-    silence keeps it there.
+    silence keeps it there. Sound that changes its sample rate or its channels, as files that were joined do, is
+    converted to those of its beginning.
 
     Raises:
         DataError: the file is missing, is no sound file, or has no such stream. Playlists are refused: they would open

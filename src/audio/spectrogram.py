@@ -49,12 +49,12 @@ class MelSpectrogram:
         Raises:
             ValueError: a band is too narrow to hold a frequency of the STFT.
         """
-        return _filters(self)
+        return _filters(self).clone()  # a caller may change its copy
 
     @property
     def bandwidths(self) -> Tensor:
         """Share of the frequency axis that each band covers: (bands,), sums to 1."""
-        return _bandwidths(self)
+        return _bandwidths(self).clone()
 
     def log_mel(self, waveform: Tensor) -> Tensor:
         """Log-mel spectrogram (..., frames, bands) in dB re full scale, at least -100, of a waveform (..., samples).

@@ -148,3 +148,11 @@ def test_the_object_is_that_of_the_configuration_and_counts_its_frames():
     assert mel == MelSpectrogram(sample_rate=22050, bands=80, window=1024, hop=256)
     for samples in (1, 255, 256, 10_000):
         assert mel.log_mel(torch.ones(samples)).shape == (mel.frames(samples), 80)
+
+
+def test_changing_the_filters_that_were_given_out_changes_nothing():
+    mel = MelSpectrogram(22050, 40, 1024, 256)
+    expected = mel.filters, mel.bandwidths
+    mel.filters.zero_()
+    mel.bandwidths.zero_()
+    assert torch.equal(mel.filters, expected[0]) and torch.equal(mel.bandwidths, expected[1])

@@ -189,3 +189,13 @@ def test_two_processes_train_as_one_does(tmp_path):
     first, second = (torch.load(tmp_path / "2" / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     assert losses_of(tmp_path / "2") == pytest.approx(losses_of(tmp_path / "1"), rel=1e-3, abs=2e-4)
+
+
+def test_a_step_clips_the_gradient_and_moves_the_average(tracks):
+    run = training.start(replace(SMALL, max_gradient_norm=1e-3))
+    before = {name: tensor.clone() for name, tensor in run.average.state_dict().items()}
+    training.train_step(run, next(iter(training.batches(run.config, tracks, 0))))
+    norms = torch.stack([parameter.grad.norm() for parameter in run.model.parameters() if parameter.grad is not None])
+    assert norms.norm().item() == pytest.approx(1e-3, rel=1e-3)
+    for name, tensor in run.average.state_dict().items():
+        torch.testing.assert_close(tensor, 0.1 * before[name] + 0.9 * run.model.state_dict()[name])

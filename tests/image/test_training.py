@@ -246,3 +246,19 @@ def test_a_state_whose_tensors_do_not_fit_is_one_clear_error(small_config, blobs
 def test_fewer_images_than_a_batch_are_refused(small_config, blobs, tmp_path):
     with pytest.raises(UsageError, match="64 images are fewer than a batch of 65"):
         training.train(replace(small_config, batch_size=65), blobs, paths.ImagePaths("trial", tmp_path))
+
+
+def test_a_step_applies_the_penalty_when_it_is_due_and_moves_the_average(small_config, blobs):
+    """With r1_interval 2, the first step has the penalty and the second one has not."""
+    changed = []
+    for weight in (0.0, 100.0):
+        run = training.start(replace(small_config, r1_weight=weight, ema_decay=0.0))
+        rows = []
+        for batch in list(training.batches(run.config, blobs.images, 0))[:2]:
+            rows.append(training.train_step(run, batch).tolist())
+            run.step += 1
+        assert [row[3] for row in rows] == [float(weight > 0), 0.0]
+        changed.append(run.discriminator.state_dict())
+        for old, new in zip(run.average.state_dict().values(), run.generator.state_dict().values(), strict=True):
+            torch.testing.assert_close(old, new)
+    assert any(not torch.equal(changed[0][name], changed[1][name]) for name in changed[0])

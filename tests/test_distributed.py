@@ -1,10 +1,12 @@
 """Helpers of training in several processes. tests/image/test_training.py trains in two processes."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
 
-from src import distributed
+from src import distributed, paths
 
 
 def test_in_a_single_process_the_helpers_do_nothing():
@@ -41,3 +43,13 @@ def test_averaging_leaves_out_constants_that_are_not_saved(monkeypatch):
     assert model.running_mean.tolist() == [2.0, 2.0] and model.running_var.tolist() == [3.0, 3.0]
     assert model.num_batches_tracked == 0
     assert torch.equal(model.constant, torch.tensor([0.1, 0.7]))
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this build of torch has no torch.distributed")
+def test_torchrun_understands_the_command_of_the_readme():
+    from torch.distributed.run import parse_args
+
+    (command,) = re.findall(r"`torchrun ([^`]+)`", (paths.ROOT / "README.md").read_text(encoding="utf-8"))
+    options = parse_args(command.split())
+    assert (options.module, options.nproc_per_node, options.training_script) == (True, "2", "src")
+    assert options.training_script_args == ["image", "train", "--run", "mine"]

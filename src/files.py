@@ -68,6 +68,14 @@ def _umask() -> int:
     return mask
 
 
+def make_folder(path: Path) -> None:
+    """Create a folder unless it exists. Raises OutputError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{relative(path)} cannot be created ({error.strerror or error})") from error
+
+
 def delete(path: Path) -> None:
     """Delete a file if it exists. Raises OutputError."""
     try:

@@ -1,6 +1,7 @@
 """`python -m src image ...`: the DCGAN on MNIST."""
 
 import argparse
+import os
 from pathlib import Path
 
 from src import paths
@@ -19,7 +20,7 @@ from src.commands.options import (
 )
 from src.config import IMAGE_PROFILES, SPLITS, ClassifierConfig, ImageConfig, image_profile
 from src.errors import UsageError
-from src.files import save_json
+from src.files import make_folder, save_json
 from src.metric_tables import FID, INCEPTION_SCORE
 
 
@@ -160,9 +161,12 @@ def interpolate(options: argparse.Namespace) -> None:
 def _checked_output(options: argparse.Namespace, default_name: str) -> Path:
     """The output's path. Raises UsageError before any work if it exists or its format is unknown."""
     output = Path(options.output or paths.IMAGE.samples / default_name)
-    refuse_existing(output, options.overwrite)
+    is_folder = str(options.output).endswith(("/", os.sep))
+    refuse_existing(output, options.overwrite, is_folder)
     from src.image.generate import check_suffix
 
+    if is_folder:
+        make_folder(output)  # its name may have a dot
     check_suffix(output)
     return output
 

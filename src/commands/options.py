@@ -74,7 +74,7 @@ def positive(number: type) -> Callable[[str], float]:
     return parse
 
 
-def refuse_existing(target: Path, overwrite: bool) -> None:
+def refuse_existing(target: Path, overwrite: bool, is_folder: bool = False) -> None:
     """Raise UsageError before any work if `target` exists and may not be replaced, or cannot be written."""
     name = paths.relative(target)
     try:
@@ -83,7 +83,7 @@ def refuse_existing(target: Path, overwrite: bool) -> None:
         folder = target if target.is_dir() else existing_parent(target)
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of symbolic links
         raise UsageError(f"{name} cannot be written ({getattr(error, 'strerror', None) or error})") from error
-    if folder == target and target.suffix:
+    if folder == target and target.suffix and not is_folder:
         raise UsageError(f"{name} cannot be written: it is a folder")
     if not folder.is_dir():
         raise UsageError(f"{name} cannot be written: {paths.relative(folder)} is not a folder")

@@ -90,14 +90,15 @@ def grid(images: Tensor, columns: int, scale: int = 1) -> np.ndarray:
 def save(images: Tensor, path: Path, columns: int) -> None:
     """Write uint8 images (count, 1, 28, 28) by the suffix of `path`, each file atomically.
 
-    .png: one grid of `columns`, pixels doubled; .npy: one array; no suffix: a folder of 00000.png, 00001.png, ...
+    .png: one grid of `columns`, pixels doubled; .npy: one array; no suffix, or a folder that exists: a folder of
+    00000.png, 00001.png, ...
 
     Raises:
         UsageError: another suffix.
         OutputError: the file cannot be written.
     """
     check_suffix(path)
-    suffix = path.suffix.lower()
+    suffix = "" if path.is_dir() else path.suffix.lower()
     if suffix == ".npy":
         files.save_array(path, images.numpy())
     elif suffix == ".png":
@@ -112,5 +113,5 @@ def save(images: Tensor, path: Path, columns: int) -> None:
 
 def check_suffix(path: Path) -> None:
     """Raise UsageError unless `save` can write to `path`."""
-    if path.suffix.lower() not in (".png", ".npy", ""):
-        raise UsageError(f"cannot write {path.name}: end it in .png (a grid) or .npy, or name a folder")
+    if path.suffix.lower() not in (".png", ".npy", "") and not path.is_dir():
+        raise UsageError(f"cannot write {path.name}: end it in .png (a grid), in .npy, or in / (a folder)")

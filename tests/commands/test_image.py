@@ -162,3 +162,13 @@ def test_the_classifier_is_trained_measured_and_published(capsys, small, monkeyp
     status, out, _ = run(capsys, "image", "train-classifier")
     assert status == 0 and "% validation" in out and "% test" in out
     assert paths.IMAGE.classifier.is_file()
+
+
+def test_a_folder_may_have_a_dot_in_its_name(capsys, tmp_path):
+    output = f"{tmp_path / 'digits.v2'}/"
+    assert run(capsys, "image", "generate", "--count", "2", "--output", output)[0] == 0
+    assert sorted(path.name for path in (tmp_path / "digits.v2").iterdir()) == ["00000.png", "00001.png"]
+    status, _, error = run(capsys, "image", "generate", "--count", "1", "--output", output)
+    assert status == 1 and "digits.v2 exists: add --overwrite" in error
+    assert run(capsys, "image", "generate", "--count", "1", "--output", output, "--overwrite")[0] == 0
+    assert [path.name for path in (tmp_path / "digits.v2").iterdir()] == ["00000.png"]

@@ -92,7 +92,7 @@ def own_share(batch: Tensor) -> Tensor:
     return batch[rank() :: world_size()]
 
 
-def average(values: Tensor) -> Tensor:
+def mean(values: Tensor) -> Tensor:
     """The mean of `values` over the processes, in a tensor of its own."""
     if not dist.is_initialized():
         return values
@@ -108,7 +108,7 @@ def average_gradients(model: nn.Module) -> None:
     """
     if dist.is_initialized():
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-        flat = average(torch.cat([gradient.flatten() for gradient in gradients]))
+        flat = mean(torch.cat([gradient.flatten() for gradient in gradients]))
         for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
 
@@ -122,4 +122,4 @@ def average_buffers(model: nn.Module) -> None:
         saved = model.state_dict(keep_vars=True)
         for name, buffer in model.named_buffers():
             if name in saved and buffer.is_floating_point():
-                buffer.copy_(average(buffer))
+                buffer.copy_(mean(buffer))

@@ -118,7 +118,7 @@ def train_epoch(
             losses = losses + train_step(run, batch)
             run.step += 1
             bar.update()
-    losses = distributed.average(losses).cpu()  # waits for an accelerator to finish
+    losses = distributed.mean(losses).cpu()  # waits for an accelerator to finish
     run.epoch += 1
     run.seconds += time.perf_counter() - began
     return losses, run.step - first_step

@@ -147,8 +147,8 @@ def reconstruct_file(
 
         def decoded() -> Iterator[np.ndarray]:
             total = channels.shape[1]
-            block = max(ALIGNMENT, FILE_PART - sum(_context(model.config, STEMS.index(stem))))
-            blocks = _reconstructed(model, channels, log_mel, stem, sdr_db, fill, seed, sampled, block)
+            length = max(ALIGNMENT, FILE_PART - sum(_context(model.config, STEMS.index(stem))))
+            blocks = _reconstructed(model, channels, log_mel, stem, sdr_db, fill, seed, sampled, length)
             with tqdm(total=total, desc="reconstruct", unit="sample", unit_scale=True, disable=total <= BLOCK) as bar:
                 for block in blocks:
                     nats.append((block.mel_nats, block.fine_nats))
@@ -340,11 +340,11 @@ def _position_noise(seed: int, kind: int, first: int, shape: tuple[int, int, int
     channels, frames, width = shape
     frames_each = ALIGNMENT // hop
     start = first // ALIGNMENT
-    pieces = [
+    parts = [
         torch.randn(channels, frames_each, width, generator=runtime.random_stream(seed, kind, piece))
         for piece in range(start, start + math.ceil(frames / frames_each))
     ]
-    return torch.cat(pieces, dim=1)[:, :frames]
+    return torch.cat(parts, dim=1)[:, :frames]
 
 
 def log_mel_blocks(model: vae.StemVAE, channels: Tensor | Spool) -> Iterator[Tensor]:
@@ -370,10 +370,10 @@ def guess_stem(model: vae.StemVAE, channels: Tensor | Spool, seed: int = 0) -> s
     for stem_index, stem in enumerate(STEMS):
         costs[stem] = 0.0
         with runtime.seeded(seed):
-            noises = [torch.randn(shape) for shape in model.latent_shapes(*excerpt.shape, stem_index)]
+            both = [torch.randn(shape) for shape in model.latent_shapes(*excerpt.shape, stem_index)]
         for row in range(len(excerpt)):  # one by one, to save memory
             own = slice(row, row + 1)
-            noise = tuple(noise[own].to(level) for noise in noises)
+            noise = tuple(of_latent[own].to(level) for of_latent in both)
             output = model(excerpt[own], log_mel[own], stem_index, level[own], noise)
             nats = output.mel_divergence.sum() + output.fine_divergence.sum() + output.distortion.sum() / 2
             costs[stem] += nats.item()

@@ -52,7 +52,7 @@ def water_level(log_mel: Tensor | Spool, sdr_db: Tensor, mel: MelSpectrogram) ->
 
 @dataclass(frozen=True)
 class _Powers:
-    """The powers of a log-mel spectrogram on disk, in pieces that are read anew in every iteration."""
+    """The powers of a log-mel spectrogram on disk, in pieces that every iteration reads from there."""
 
     log_mel: Spool
     device: torch.device

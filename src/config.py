@@ -1,5 +1,6 @@
 """Every default, as typed configurations, and how a configuration is rebuilt from a file."""
 
+import re
 from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
@@ -9,6 +10,7 @@ STEMS = ("drums", "bass", "other", "vocals")  # the order of a .stem.mp4, after 
 FRAME_LENGTHS = tuple(2**exponent for exponent in range(12))  # allowed frame lengths in samples
 SPLITS = ("train", "validation", "test")  # named by load_mnist and load_musdb18
 
+LONGEST_NUMBER = 32  # digits that `image generate --digits` writes
 MAX_SEED = 2**32 - 1  # the seeds that every random generator here distinguishes
 
 # Thresholds of silence. They differ because they answer different questions.
@@ -24,6 +26,12 @@ def check_seed(seed: int) -> None:
         raise UsageError(f"seed is {seed}: it must lie between 0 and {MAX_SEED}")
 
 
+def check_number(digits: str) -> None:
+    """Raise UsageError unless `digits` are 1 to `LONGEST_NUMBER` of the characters 0 to 9."""
+    if not re.fullmatch(rf"[0-9]{{1,{LONGEST_NUMBER}}}", digits):
+        raise UsageError(f"digits are {digits!r}: ask for 1 to {LONGEST_NUMBER} of the characters 0 to 9")
+
+
 def _check_at_least(config, least: int, *names: str) -> None:
     for name in names:
         if (value := getattr(config, name)) < least:
@@ -36,13 +44,17 @@ class ImageConfig:
     """All settings that determine the result of a DCGAN training run. The defaults are the full run."""
 
     latent_dim: int = 100
-    generator_width: int = 32  # channels of the last hidden layer; doubles with every halving of the image
+    classes: int = 10  # digits that can be asked for; 0 is the unconditional DCGAN
+    generator_width: int = 32  # channels of a layer at 28x28; doubles with every halving of the image
     generator_depth: int = 4  # hidden convolutions: 2 (from 7x7 up), 3 (from 4x4 up) or 4 (one more at 7x7)
-    discriminator_width: int = 32  # channels of the first layer; doubles with every halving of the image
+    # The generator's last layer: a "transposed" convolution from 14x14, as in the paper, or a "convolution" of a hidden
+    # layer at 28x28.
+    generator_output: str = "transposed"
+    discriminator_width: int = 48  # channels of the first layer; doubles with every halving of the image
     discriminator_depth: int = 4  # hidden convolutions: 3 (strided) or 4 (one more at 7x7)
     discriminator_norm: str = "batch"  # "none", "batch" or "spectral"
     epochs: int = 50
-    batch_size: int = 100
+    batch_size: int = 64
     learning_rate: float = 5e-4  # Adam's, in both networks
     beta1: float = 0.5  # Adam's
     beta2: float = 0.99  # Adam's
@@ -57,9 +69,13 @@ class ImageConfig:
     def __post_init__(self) -> None:
         if self.discriminator_norm not in ("none", "batch", "spectral"):
             raise UsageError(f"discriminator_norm is {self.discriminator_norm!r}: use 'none', 'batch' or 'spectral'")
+        if self.generator_output not in ("transposed", "convolution"):
+            raise UsageError(f"generator_output is {self.generator_output!r}: use 'transposed' or 'convolution'")
         for name, allowed in (("generator_depth", (2, 3, 4)), ("discriminator_depth", (3, 4))):
             if getattr(self, name) not in allowed:
                 raise UsageError(f"{name} is {getattr(self, name)}: use one of {', '.join(map(str, allowed))}")
+        if self.classes not in (0, 10):
+            raise UsageError(f"classes is {self.classes}: use 10, or 0 for an unconditional DCGAN")
         check_seed(self.seed)
         _check_at_least(self, 0, "warm_up_steps")
         _check_at_least(
@@ -89,6 +105,9 @@ class EvaluationConfig:
     count: int = 10_000  # images per seed
     seeds: tuple[int, ...] = (1000, 1001, 1002)
     neighbours: int = 3  # k of the precision and recall manifolds (Kynkaanniemi et al. 2019)
+    density_neighbours: int = 5  # k of density and coverage (Naeem et al. 2020)
+    classifier_epochs: int = 3  # of the trainings for the classification accuracy score; 0 leaves it out
+    classifier_digits: int = 50_000  # on which each of them is trained
     splits: int = 10  # random parts of the set for the Inception Score
     kid_subsets: int = 100
     kid_subset_size: int = 1000  # images
@@ -179,11 +198,16 @@ class AudioEvaluationConfig:
 # how it was chosen.
 OPERATING_SDR_DB = (18.6, 18.5, 18.5, 18.8)
 CHECKPOINT_SDR_DB = (12.0, 18.2)  # target SDRs at which checkpoints are compared
+EQUAL_IMAGES = 60_000  # training images seen at which the DCGANs of `image bench` are also scored
+FID_REACHED = (5.0, 1.0)  # FIDs to which the training time is reported
 SAMPLE_GRID_SIDE = 10  # rows and columns of the sample grid of each checkpoint
 
 IMAGE_PROFILES = {
     "full": (ImageConfig(), EvaluationConfig()),
-    "quick": (ImageConfig(epochs=2, checkpoint_every=1), EvaluationConfig(count=2_000, seeds=(1000,))),
+    "quick": (
+        ImageConfig(epochs=2, checkpoint_every=1),
+        EvaluationConfig(count=2_000, seeds=(1000,), classifier_epochs=0),
+    ),
 }
 AUDIO_PROFILES = {
     "full": (AudioConfig(), AudioEvaluationConfig()),
@@ -226,7 +250,7 @@ def _lengthen(config, ratio: float):
 
 # Fields that older files lack, with the value that was in force when those files were written.
 VALUE_WHEN_ABSENT = {
-    ImageConfig: {"warm_up_steps": 0},
+    ImageConfig: {"warm_up_steps": 0, "classes": 0, "generator_output": "convolution"},
     ClassifierConfig: {"label_smoothing": 0.0},
     AudioConfig: {"beta1": 0.9, "warm_up_steps": 50},
     StemClassifierConfig: {"label_smoothing": 0.05},

@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 from src.errors import CheckpointError, OutputError
 from src.paths import relative
@@ -138,6 +139,15 @@ def sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise CheckpointError(f"{relative(path)} cannot be read ({error.strerror or error})") from None
+
+
+Result = TypeVar("Result")
+Keep = Callable[..., Any]  # (name, function, *arguments) -> the function's result; `compute` or a `PartialResults`
+
+
+def compute(name: str, function: Callable[..., Result], *arguments) -> Result:
+    """The result of the part `name` of a long computation, kept nowhere."""
+    return function(*arguments)
 
 
 class PartialResults:

@@ -63,6 +63,10 @@ KID = Metric("kid_mnist", "KID (mnist)", "", 4, "lower")
 INCEPTION_SCORE = Metric("inception_score_mnist", "Inception Score (mnist)", "", 3, "higher")
 PRECISION = Metric("precision_mnist", "Precision (mnist)", "", 3, "higher")
 RECALL = Metric("recall_mnist", "Recall (mnist)", "", 3, "higher")
+DENSITY = Metric("density_mnist", "Density (mnist)", "", 3, "as real")
+COVERAGE = Metric("coverage_mnist", "Coverage (mnist)", "", 3, "higher")
+DIGIT_ACCURACY = Metric("requested_digit_accuracy", "Accuracy of the requested digit", "", 4, "higher")
+CLASSIFICATION_ACCURACY = Metric("classification_accuracy_score", "Classification accuracy score", "", 4, "higher")
 RAREST_DIGIT = Metric("smallest_digit_share", "Share of the rarest digit", "", 3, "as real")
 COMMONEST_DIGIT = Metric("largest_digit_share", "Share of the most frequent digit", "", 3, "as real")
 FID_INCEPTION = Metric("fid_inception", "FID (inception)", "", 2, "lower")
@@ -70,7 +74,8 @@ KID_INCEPTION = Metric("kid_inception", "KID (inception)", "", 4, "lower")
 INCEPTION_SCORE_INCEPTION = Metric("inception_score_inception", "Inception Score (inception)", "", 2, "higher")
 
 IMAGE_METRICS = (
-    FID, KID, INCEPTION_SCORE, PRECISION, RECALL, RAREST_DIGIT, COMMONEST_DIGIT,
+    FID, KID, INCEPTION_SCORE, PRECISION, RECALL, DENSITY, COVERAGE, DIGIT_ACCURACY, CLASSIFICATION_ACCURACY,
+    RAREST_DIGIT, COMMONEST_DIGIT,
     FID_INCEPTION, KID_INCEPTION, INCEPTION_SCORE_INCEPTION,
 )  # fmt: skip
 BEST_GENERATOR = FID  # on the validation digits, it decides which checkpoint is published

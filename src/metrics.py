@@ -14,6 +14,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from src import runtime
 
+ROWS = 1000  # points whose distances to all others are in memory at once
 # Only rank 0 scores a checkpoint: torchmetrics would wait for the other processes.
 ALONE = {"sync_on_compute": False}
 
@@ -104,12 +105,37 @@ def precision_recall(real: Tensor, fake: Tensor, neighbours: int) -> tuple[float
     return _covered_share(fake, real, neighbours), _covered_share(real, fake, neighbours)
 
 
-def _covered_share(points: Tensor, centres: Tensor, neighbours: int, rows: int = 1000) -> float:
-    # A point is its own nearest neighbour, hence the k + 1.
-    radii = [torch.cdist(part, centres).kthvalue(neighbours + 1).values for part in centres.split(rows)]
-    radii = torch.cat(radii)
-    inside = [(torch.cdist(part, centres) <= radii).any(dim=1) for part in points.split(rows)]
+def density_coverage(real: Tensor, fake: Tensor, neighbours: int) -> tuple[float, float]:
+    """Density and coverage of the fakes (Naeem et al. 2020, eq. 3 and 4), by balls around the reals; each ball reaches
+    to its centre's k-th nearest real, k = `neighbours`.
+
+    Density: number of balls that hold a fake, mean over the fakes, divided by k; about 1 for equal distributions, more
+    if the fakes lie where reals are dense. Coverage: share of the balls that hold a fake, from 0 to 1.
+
+    Raises:
+        ValueError: shapes that do not fit, `neighbours` rows or fewer, or values that are not finite.
+    """
+    _check_pair(real, fake, least=neighbours + 1)
+    radii = _radii(real, neighbours)
+    held, covered = 0.0, torch.zeros(len(real), dtype=torch.bool, device=real.device)
+    for part in fake.split(ROWS):
+        inside = torch.cdist(part, real) <= radii  # (rows, reals)
+        held += inside.double().sum().item()
+        covered |= inside.any(dim=0)
+    return held / (neighbours * len(fake)), covered.double().mean().item()
+
+
+def _covered_share(points: Tensor, centres: Tensor, neighbours: int) -> float:
+    """Share of `points` inside the manifold of `centres`."""
+    radii = _radii(centres, neighbours)
+    inside = [(torch.cdist(part, centres) <= radii).any(dim=1) for part in points.split(ROWS)]
     return torch.cat(inside).double().mean().item()
+
+
+def _radii(points: Tensor, neighbours: int) -> Tensor:
+    """Distance (count,) of each point to its k-th nearest neighbour among the others."""
+    # A point is its own nearest neighbour, hence the k + 1.
+    return torch.cat([torch.cdist(part, points).kthvalue(neighbours + 1).values for part in points.split(ROWS)])
 
 
 def nearest_neighbours(queries: Tensor, candidates: Tensor, rows: int = 500) -> tuple[Tensor, Tensor]:

@@ -88,6 +88,11 @@ class ImagePaths(RunPaths):
         return self.checkpoints / "generator.safetensors"
 
     @property
+    def unconditional(self) -> Path:
+        """Weights of a generator that was trained without labels, for comparison."""
+        return self.root / "image_checkpoints" / "unconditional.safetensors"
+
+    @property
     def classifier(self) -> Path:
         """Reference digit classifier, shared by all runs."""
         return self.root / "image_checkpoints" / "classifier.safetensors"

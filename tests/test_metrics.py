@@ -181,3 +181,28 @@ def test_logits_that_are_not_finite_are_refused():
     logits[2, 1] = float("nan")
     with pytest.raises(ValueError, match="not finite"):
         metrics.inception_score(logits, splits=2)
+
+
+def test_density_and_coverage_of_equal_sets_are_their_closed_forms():
+    points = torch.randn(50, 4)
+    # Each ball holds its centre and its k nearest neighbours.
+    assert metrics.density_coverage(points, points.clone(), 5) == (pytest.approx(6 / 5), 1.0)
+
+
+def test_density_and_coverage_on_a_line_are_as_counted_by_hand():
+    real = torch.tensor([[0.0], [1.0], [3.0]])  # radii for k = 1: 1, 1, 2
+    fake = torch.tensor([[0.5], [0.6], [10.0], [4.5]])  # in 2, 2, 0 and 1 balls
+    assert metrics.density_coverage(real, fake, 1) == (5 / 4, 1.0)
+    assert metrics.density_coverage(real, fake + 100, 1) == (0.0, 0.0)
+    assert metrics.density_coverage(real, torch.full((4, 1), -0.5), 1) == (1.0, 1 / 3)
+
+
+def test_density_and_coverage_are_those_of_a_plain_loop(monkeypatch):
+    monkeypatch.setattr(metrics, "ROWS", 7)  # several parts
+    real, fake = torch.randn(40, 3), torch.randn(30, 3) * 1.5
+    radii = [sorted(math.dist(a, b) for b in real.tolist())[4] for a in real.tolist()]
+    inside = [
+        [math.dist(a, b) <= radius for b in fake.tolist()] for a, radius in zip(real.tolist(), radii, strict=True)
+    ]
+    density = sum(map(sum, inside)) / (4 * 30)
+    assert metrics.density_coverage(real, fake, 4) == pytest.approx((density, sum(map(any, inside)) / 40))

@@ -15,7 +15,7 @@ LEVELS = (
     ("errors", "config", "paths", "files", "metric_tables"),
     ("runtime", "downloads", "distributed", "checkpoints", "metrics", "classifiers", "training_loop", "report"),
     ("image", "audio"),
-    ("commands",),
+    ("commands", "notebook"),
     ("cli",),
     ("__main__",),
 )

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -49,7 +49,6 @@ CHECKPOINT_MAX_SECONDS = 30  # longest part of a validation track that is used
 Row = dict[str, float]  # scores of one track
 Summary = dict[str, float | int | None]  # scores of all tracks
 Result = TypeVar("Result")
-Keep = Callable[..., Any]  # (name, function, *arguments) -> the function's result; `compute` or `files.PartialResults`
 
 
 class Judge:
@@ -115,12 +114,9 @@ def _checkpoint_row(waveforms: Tensor, output: vae.StemOutput, rate: Tensor, kbi
 # --- the full measurement ---
 
 
-def compute(name: str, function: Callable[..., Result], *arguments) -> Result:
-    """The result of the part `name` of a measurement, kept nowhere."""
-    return function(*arguments)
-
-
-def evaluate(model: vae.StemVAE, config: AudioEvaluationConfig, split: str = "test", keep: Keep = compute) -> dict:
+def evaluate(
+    model: vae.StemVAE, config: AudioEvaluationConfig, split: str = "test", keep: files.Keep = files.compute
+) -> dict:
     """Measure a model on the tracks of `split` by the full protocol.
 
     `keep` is called for each part, which takes a few minutes at most; a `files.PartialResults` computes only those that
@@ -185,7 +181,7 @@ def describe_protocol(config: AudioEvaluationConfig, tracks: Tracks, split: str)
 
 
 def calibrate(
-    model: vae.StemVAE, config: AudioEvaluationConfig, keep: Keep = compute
+    model: vae.StemVAE, config: AudioEvaluationConfig, keep: files.Keep = files.compute
 ) -> dict[str, dict[str, list[Summary]]]:
     """Scores on the validation tracks from which the operating points and `fill` are chosen."""
     tracks = load_musdb18("validation", model.config.sample_rate).first(config.tracks)
@@ -208,7 +204,7 @@ def _calibrate_stem(
 
 
 def measure_stem(
-    model: vae.StemVAE, config: AudioEvaluationConfig, tracks: Tracks, stem_index: int, keep: Keep = compute
+    model: vae.StemVAE, config: AudioEvaluationConfig, tracks: Tracks, stem_index: int, keep: files.Keep = files.compute
 ) -> dict:
     """All scores of one stem: `final`, `curve`, `closed_form`, `equal_sdr`, `perceptual` and `baselines`."""
     stem, waveforms = STEMS[stem_index], non_silent(tracks, stem_index)
@@ -351,7 +347,7 @@ def measure_baselines(model: vae.StemVAE, waveforms: list[Tensor], stem: str) ->
     return {name: summarise([row[name] for row in rows]) for name in rows[0]}
 
 
-def measure_resampled(model: vae.StemVAE, tracks: Tracks, keep: Keep = compute) -> dict[str, Summary]:
+def measure_resampled(model: vae.StemVAE, tracks: Tracks, keep: files.Keep = files.compute) -> dict[str, Summary]:
     """Scores at the operating point for tracks at another sample rate, and the SDR of resampling to the model's rate
     and back alone."""
     return {

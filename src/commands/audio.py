@@ -27,7 +27,7 @@ from src.config import (
     audio_profile,
 )
 from src.errors import UsageError
-from src.files import PartialResults, delete, save_json, sha256
+from src.files import PartialResults, compute, delete, save_json, sha256
 from src.metric_tables import OBJECTIVE, RATE, SDR
 
 READABLE_HELP = "WAV, FLAC, MP3, MP4 ...: any sample rate and number of channels"
@@ -146,7 +146,7 @@ def evaluate(options: argparse.Namespace) -> None:
     model = vae.load_model(options.model or run_paths.weights)
     protocol = AUDIO_PROFILES[options.profile][1]
     tracks = data.load_musdb18("test", model.config.sample_rate).first(protocol.tracks)
-    keep = evaluation.compute
+    keep = compute
     if not options.model:
         # The description of the protocol names the machine and the packages too: the recorded one is true of all parts.
         keep = PartialResults(

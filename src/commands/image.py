@@ -2,6 +2,8 @@
 
 import argparse
 import os
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from src import paths
@@ -18,9 +20,9 @@ from src.commands.options import (
     print_training,
     refuse_existing,
 )
-from src.config import IMAGE_PROFILES, SPLITS, ClassifierConfig, ImageConfig, image_profile
+from src.config import IMAGE_PROFILES, SPLITS, ClassifierConfig, ImageConfig, check_number, image_profile
 from src.errors import UsageError
-from src.files import make_folder, save_json
+from src.files import Keep, PartialResults, delete, make_folder, save_json
 from src.metric_tables import FID, INCEPTION_SCORE
 
 
@@ -47,33 +49,39 @@ def build_parser(program: str) -> argparse.ArgumentParser:
         help="also measure with InceptionV3, with the weights in a file or downloaded; slow on a CPU",
     )
 
-    command = add_command(commands, "generate", generate, "generate digits")
-    command.add_argument("--count", type=int, default=64, help="number of digits (default: 64)")
-    command.add_argument("--seed", type=int, default=0, help="image i depends on (seed, i) alone (default: 0)")
-    command.add_argument("--columns", type=positive(int), default=8, help="columns of the grid (default: 8)")
+    command = add_command(commands, "generate", generate, "generate digits, or write a number")
+    command.add_argument("--digits", help="a number to write, or one digit to repeat (default: digits drawn at random)")
+    command.add_argument(
+        "--count", type=int, help="digits, or rows of a number, each in another hand (default: 64, or 1 row)"
+    )
+    command.add_argument("--seed", type=int, default=0, help="image or row i depends on (seed, i) alone (default: 0)")
+    command.add_argument("--columns", type=positive(int), help="columns of the grid (default: 8)")
     _add_output(command)
 
-    command = add_command(commands, "interpolate", interpolate, "digits on the great circle between two seeds")
-    command.add_argument("--start", type=int, default=0, help="seed of the first digit (default: 0)")
-    command.add_argument("--end", type=int, default=1, help="seed of the last digit (default: 1)")
+    command = add_command(commands, "interpolate", interpolate, "go from one seed, or digit, to another")
+    command.add_argument("--start", type=int, default=0, help="seed of the first latent (default: 0)")
+    command.add_argument("--end", type=int, help="seed of the last latent (default: 1; with --to-digit, --start)")
+    command.add_argument("--from-digit", type=int, help="the first digit (default: drawn by the seed --start)")
+    command.add_argument("--to-digit", type=int, help="the last digit (default: the first)")
     command.add_argument("--steps", type=int, default=10, help="number of digits, both ends included (default: 10)")
     _add_output(command)
 
-    command = add_command(
-        commands, "bench", bench, "time the generator, and compare with the tutorial's DCGAN at equal training time"
-    )
-    command.add_argument("--minutes", type=positive(float), default=4, help="training time of each (default: 4)")
+    command = add_command(commands, "bench", bench, "time the DCGAN, and compare it with two tutorials' DCGANs")
+    command.add_argument("--minutes", type=positive(float), default=20, help="training time of each (default: 20)")
     add_overwrite(command, "replace the recorded comparison")
 
-    command = add_command(commands, "ablate", ablate, "train variants of the DCGAN for the same time each")
+    command = add_command(commands, "ablate", ablate, "train variants of the DCGAN, each with three seeds")
     command.add_argument("--minutes", type=positive(float), default=2, help="training time of each (default: 2)")
     add_overwrite(command, "replace the recorded table")
     return parser
 
 
 def _add_output(command: argparse.ArgumentParser) -> None:
-    text = "NAME.png: one grid; NAME.npy: uint8 (count, 1, 28, 28); NAME: a folder of PNG files"
-    command.add_argument("--output", help=f"{text} (default: a grid in generated_images)")
+    command.add_argument(
+        "--output",
+        help="NAME.png: one grid; NAME.npy: uint8 (count, 1, 28, 28), of numbers (count, digits, 1, 28, 28); "
+        "NAME: a folder of PNG files (default: a grid in generated_images)",
+    )
     add_model(command)
     add_overwrite(command)
 
@@ -125,6 +133,9 @@ def evaluate(options: argparse.Namespace) -> None:
     history = {} if options.model else training_loop.read_history(run_paths)
     model = dcgan.load_model(options.model or run_paths.weights)
     measured = evaluation.evaluate(model, IMAGE_PROFILES[options.profile][1], options.inception)
+    if published:  # for comparison
+        unconditional = dcgan.load_model(paths.IMAGE.unconditional)
+        measured["unconditional"] = evaluation.evaluate(unconditional, IMAGE_PROFILES["full"][1])["final"]
     for metric, row in measured["final"].items():
         if metric != "digit_shares":
             spread = f" +- {row['std']:.4f}" if row["std"] is not None else ""
@@ -137,25 +148,40 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def generate(options: argparse.Namespace) -> None:
-    """Write generated digits."""
-    output = _checked_output(options, f"digits_seed{options.seed}.png")
+    """Write generated digits, or a number."""
+    digits = options.digits
+    if digits is not None:
+        check_number(digits)
+    is_number = digits is not None and len(digits) > 1
+    if is_number and options.columns:
+        raise UsageError("a number has one column for each digit: leave out --columns")
+    count = options.count if options.count is not None else 1 if is_number else 64
+    output = _checked_output(options, f"{digits or 'digits'}_seed{options.seed}.png")
     from src.image import dcgan
     from src.image import generate as generation
 
-    images = generation.sample(dcgan.load_model(options.model), options.count, options.seed)
-    generation.save(images, output, options.columns)
-    print(f"wrote {options.count} digits to {paths.relative(output)}")
+    model = dcgan.load_model(options.model)
+    if is_number:
+        images = generation.write_number(model, digits, count, options.seed)
+    else:
+        images = generation.sample(model, count, options.seed, None if digits is None else int(digits))
+    generation.save(images, output, columns=len(digits) if is_number else options.columns or 8)
+    print(f"wrote {count} {f'x {digits}' if is_number else 'digits'} to {paths.relative(output)}")
 
 
 def interpolate(options: argparse.Namespace) -> None:
-    """Write digits between two seeds."""
-    output = _checked_output(options, f"interpolation_{options.start}_{options.end}.png")
+    """Write digits between two seeds or two digits."""
+    start, from_digit, to_digit = options.start, options.from_digit, options.to_digit
+    end = options.end if options.end is not None else 1 if to_digit is None else start
+    digits = "".join(f"_{digit}" for digit in (from_digit, to_digit) if digit is not None)
+    output = _checked_output(options, f"interpolation{digits}_seeds_{start}_{end}.png")
     from src.image import dcgan
     from src.image import generate as generation
 
-    images = generation.interpolate(dcgan.load_model(options.model), options.start, options.end, options.steps)
+    model = dcgan.load_model(options.model)
+    images = generation.interpolate(model, start, end, options.steps, from_digit, to_digit)
     generation.save(images, output, columns=options.steps)
-    print(f"wrote {options.steps} steps from seed {options.start} to seed {options.end} to {paths.relative(output)}")
+    print(f"wrote {options.steps} steps to {paths.relative(output)}")
 
 
 def _checked_output(options: argparse.Namespace, default_name: str) -> Path:
@@ -172,12 +198,11 @@ def _checked_output(options: argparse.Namespace, default_name: str) -> Path:
 
 
 def bench(options: argparse.Namespace) -> None:
-    """Record timings, and the comparison with the tutorial's DCGAN."""
+    """Record timings, and the comparison with two tutorials' DCGANs."""
     refuse_existing(paths.IMAGE.benchmark, options.overwrite)
     from src.image import benchmark
 
-    save_json(paths.IMAGE.benchmark, benchmark.compare(options.minutes))
-    print(f"wrote {paths.relative(paths.IMAGE.benchmark)}")
+    _record_in_parts(paths.IMAGE.benchmark, benchmark.compare, options.minutes)
 
 
 def ablate(options: argparse.Namespace) -> None:
@@ -185,5 +210,19 @@ def ablate(options: argparse.Namespace) -> None:
     refuse_existing(paths.IMAGE.ablation, options.overwrite)
     from src.image import benchmark
 
-    save_json(paths.IMAGE.ablation, benchmark.ablate(options.minutes))
-    print(f"wrote {paths.relative(paths.IMAGE.ablation)}")
+    _record_in_parts(paths.IMAGE.ablation, benchmark.ablate, options.minutes)
+
+
+def _record_in_parts(path: Path, measure: Callable[[float, Keep], dict], minutes: float) -> None:
+    """Write what `measure` returns. An interrupted measurement goes on from its last finished part."""
+    from src import runtime
+
+    machine = runtime.describe_machine()
+    partial = PartialResults(
+        path.with_suffix(".partial.json"), {"minutes": minutes, "config": asdict(ImageConfig()), "machine": machine}
+    )
+    if partial.parts:
+        print(f"going on from {paths.relative(partial.path)}, with {len(partial.parts)} finished parts")
+    save_json(path, measure(minutes, partial))
+    delete(partial.path)
+    print(f"wrote {paths.relative(path)}")

@@ -47,6 +47,10 @@ class Digits:
     def __len__(self) -> int:
         return len(self.images)
 
+    def to(self, device: torch.device) -> "Digits":
+        """The same digits on `device`."""
+        return Digits(self.images.to(device), self.labels.to(device), self.source)
+
     @property
     def complete(self) -> bool:
         """True for the real data set, False for the packaged sample."""

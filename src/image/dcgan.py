@@ -3,6 +3,10 @@
 Strided convolutions down, transposed convolutions up, no pooling and no hidden dense layer; batch norm, ReLU and tanh
 in the generator, LeakyReLU in the discriminator. The sides are 4 -> 7 -> 14 -> 28, so no computed pixel is cropped
 away. One more convolution in each network adds depth at 7x7, where it is cheap.
+
+Both networks also receive the digit that is asked for, one-hot. The discriminator is the simplest projection
+discriminator (Miyato and Koyama 2018, https://arxiv.org/abs/1802.05637, eq. 3). With `classes` = 0 the one-hot vector
+is empty, and the networks are those of the unconditional DCGAN.
 """
 
 from pathlib import Path
@@ -16,14 +20,16 @@ from src.config import ImageConfig
 
 
 class Generator(nn.Module):
-    """Latent (batch, latent_dim), standard normal -> image (batch, 1, 28, 28) in [-1, 1]."""
+    """Latent (batch, latent_dim), standard normal, and one-hot digit (batch, classes) -> image (batch, 1, 28, 28) in
+    [-1, 1]."""
 
-    def __init__(self, latent_dim: int, width: int, depth: int):
+    def __init__(self, latent_dim: int, classes: int, width: int, depth: int, output: str):
         super().__init__()
         self.latent_dim = latent_dim
+        self.classes = classes
         channels, side = (4 * width, 7) if depth == 2 else (8 * width, 4)
         # The paper's first transposed convolution has a single input pixel; it is the same as this matrix product.
-        self.project = nn.Linear(latent_dim, channels * side**2, bias=False)
+        self.project = nn.Linear(latent_dim + classes, channels * side**2, bias=False)
         self.layers = nn.Sequential(
             nn.Unflatten(1, (channels, side, side)),
             nn.BatchNorm2d(channels),
@@ -31,20 +37,20 @@ class Generator(nn.Module):
             *(_up(8 * width, 4 * width, kernel_size=3) if depth >= 3 else ()),  # (batch, 4 width, 7, 7)
             *(_refine(4 * width) if depth >= 4 else ()),
             *_up(4 * width, 2 * width),  # (batch, 2 width, 14, 14)
-            *_up(2 * width, width),  # (batch, width, 28, 28)
-            nn.Conv2d(width, 1, kernel_size=3, padding=1),  # (batch, 1, 28, 28)
+            *_output(2 * width, output),  # (batch, 1, 28, 28)
             nn.Tanh(),
         )
 
-    def forward(self, latents: Tensor) -> Tensor:
-        """Images (batch, 1, 28, 28) in [-1, 1] of latents (batch, latent_dim)."""
-        return self.layers(self.project(latents))
+    def forward(self, latents: Tensor, one_hot: Tensor) -> Tensor:
+        """Images (batch, 1, 28, 28) in [-1, 1] of latents (batch, latent_dim) and digits (batch, classes)."""
+        # The factor gives the digit's numbers the mean square of the latent's, 1.
+        return self.layers(self.project(torch.cat([latents, one_hot * self.classes**0.5], dim=1)))
 
 
 class Discriminator(nn.Module):
-    """Image (batch, 1, 28, 28) in [-1, 1] -> logit (batch,), positive for real."""
+    """Image (batch, 1, 28, 28) in [-1, 1] and one-hot digit (batch, classes) -> logit (batch,), positive for real."""
 
-    def __init__(self, width: int, depth: int, norm: str):
+    def __init__(self, classes: int, width: int, depth: int, norm: str):
         super().__init__()
         outer_norm = "none" if norm == "batch" else norm  # the paper uses no batch norm in the input and output layer
         self.layers = nn.Sequential(
@@ -52,13 +58,20 @@ class Discriminator(nn.Module):
             *_down(width, 2 * width, norm),  # (batch, 2 width, 7, 7)
             *(_same(2 * width, norm) if depth >= 4 else ()),
             *_down(2 * width, 4 * width, norm),  # (batch, 4 width, 3, 3)
-            *_with_norm(nn.Conv2d(4 * width, 1, kernel_size=3), outer_norm),  # (batch, 1, 1, 1)
-            nn.Flatten(0),
+            *_with_norm(nn.Conv2d(4 * width, 1 + classes, kernel_size=3), outer_norm),  # (batch, 1 + classes, 1, 1)
+            nn.Flatten(),
         )
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (batch,) of images (batch, 1, 28, 28)."""
-        return self.layers(images)
+    def forward(self, images: Tensor, one_hot: Tensor) -> Tensor:
+        """Logits (batch,) of images (batch, 1, 28, 28) as digits (batch, classes): the output that all digits share,
+        plus that of the asked digit."""
+        outputs = self.layers(images)
+        return outputs[:, 0] + (outputs[:, 1:] * one_hot).sum(dim=1)
+
+
+def one_hot(digits: Tensor, classes: int) -> Tensor:
+    """One-hot vectors, float32 (batch, classes), of digits, int64 (batch,). With no classes, (batch, 0)."""
+    return (digits[:, None] == torch.arange(classes, device=digits.device)).float()
 
 
 def _up(inputs: int, outputs: int, kernel_size: int = 4) -> list[nn.Module]:
@@ -70,6 +83,13 @@ def _up(inputs: int, outputs: int, kernel_size: int = 4) -> list[nn.Module]:
 def _refine(channels: int) -> list[nn.Module]:
     convolution = nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)
     return [convolution, nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
+
+
+def _output(inputs: int, kind: str) -> list[nn.Module]:
+    """From 14x14 to the image at 28x28."""
+    if kind == "transposed":
+        return [nn.ConvTranspose2d(inputs, 1, kernel_size=4, stride=2, padding=1)]
+    return [*_up(inputs, inputs // 2), nn.Conv2d(inputs // 2, 1, kernel_size=3, padding=1)]
 
 
 def _down(inputs: int, outputs: int, norm: str) -> list[nn.Module]:
@@ -90,14 +110,18 @@ def _with_norm(convolution: nn.Conv2d, norm: str) -> list[nn.Module]:
 
 def build_generator(config: ImageConfig) -> Generator:
     """A generator whose weights are drawn from the global random state."""
-    generator = Generator(config.latent_dim, config.generator_width, config.generator_depth)
+    generator = Generator(
+        config.latent_dim, config.classes, config.generator_width, config.generator_depth, config.generator_output
+    )
     generator.apply(_initialise)
     return generator
 
 
 def build_discriminator(config: ImageConfig) -> Discriminator:
     """A discriminator whose weights are drawn from the global random state."""
-    discriminator = Discriminator(config.discriminator_width, config.discriminator_depth, config.discriminator_norm)
+    discriminator = Discriminator(
+        config.classes, config.discriminator_width, config.discriminator_depth, config.discriminator_norm
+    )
     discriminator.apply(_initialise)
     return discriminator
 

@@ -2,20 +2,25 @@
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from src import files, metrics, paths, runtime
-from src.config import IMAGE_PROFILES, SAMPLE_GRID_SIDE, SPLITS, EvaluationConfig
+from src import classifiers, files, metrics, paths, runtime
+from src.config import IMAGE_PROFILES, SAMPLE_GRID_SIDE, SPLITS, ClassifierConfig, EvaluationConfig
 from src.errors import CheckpointError, DataError, DownloadError
 from src.image import classifier, dcgan, generate
 from src.image.data import Digits, load_mnist
 from src.image.inception import Inception
 from src.metric_tables import (
+    CLASSIFICATION_ACCURACY,
     COMMONEST_DIGIT,
+    COVERAGE,
+    DENSITY,
+    DIGIT_ACCURACY,
     FID,
     FID_INCEPTION,
     IMAGE_METRICS,
@@ -31,6 +36,7 @@ from src.metric_tables import (
 
 MEMORISATION_COUNT = 1000  # images whose nearest training digit is searched
 GRID_SEED = 0  # seed of the sample grids
+ALL_DIGITS = "0123456789"
 
 
 class Judge:
@@ -54,23 +60,32 @@ class Judge:
             INCEPTION_SCORE: metrics.inception_score(logits, self.config.splits),
         }
 
-    def score_all(self, images: Tensor) -> dict[str, float | list[float]]:
-        """Every `mnist` metric of uint8 images (count, 1, 28, 28)."""
+    def score_all(self, images: Tensor, digits: Tensor | None = None) -> dict[str, float | list[float]]:
+        """Every `mnist` metric of uint8 images (count, 1, 28, 28); with the `digits` (count,) that were asked for, also
+        the share of images that the classifier reads as them."""
         features, logits = classifier.describe(self.classifier, images)
         precision, recall = metrics.precision_recall(self.features, features, self.config.neighbours)
+        density, coverage = metrics.density_coverage(self.features, features, self.config.density_neighbours)
         shares = classifier.digit_shares(logits)
         return {
             **_three_scores((FID, KID, INCEPTION_SCORE), self.features, features, logits, self.config),
             PRECISION: precision,
             RECALL: recall,
+            DENSITY: density,
+            COVERAGE: coverage,
+            **({} if digits is None else {DIGIT_ACCURACY: classifiers.accuracy(logits, digits)}),
             RAREST_DIGIT: min(shares),
             COMMONEST_DIGIT: max(shares),
             "digit_shares": shares,
         }
 
     def illustrate(self, model: dcgan.Generator, run_paths: paths.ImagePaths, epoch: int) -> None:
-        """Write the sample grid of a checkpoint; every checkpoint shows the same latents."""
-        images = generate.sample(model, SAMPLE_GRID_SIDE**2, GRID_SEED)
+        """Write the sample grid of a checkpoint: all digits in a row, each row from one latent. Every checkpoint shows
+        the same latents."""
+        if model.classes:
+            images = generate.write_number(model, ALL_DIGITS, SAMPLE_GRID_SIDE, GRID_SEED)
+        else:
+            images = generate.sample(model, SAMPLE_GRID_SIDE**2, GRID_SEED)
         generate.save(images, run_paths.grid(epoch), columns=SAMPLE_GRID_SIDE)
 
 
@@ -82,7 +97,8 @@ def evaluate(
     `inception` requests the Inception metrics too: the path of the network's weights, or "download".
 
     Returns `protocol`; `final` (each metric's mean and standard deviation over seeds, and `real`, the same metric of
-    held-out training digits; the Inception Score compares with nothing, so its `real` is that of the test digits);
+    held-out training digits; the Inception Score and the accuracy of the requested digit compare with nothing, so their
+    `real` is that of the test digits); `fid_references` (FID of real and generated digits against both held-out sets);
     `neighbours` (distances to the nearest training digit); and `not_measured` (reasons).
 
     Raises:
@@ -90,27 +106,32 @@ def evaluate(
     """
     network, not_measured = _load_inception(inception)
     train, validation, test = (load_mnist(split) for split in SPLITS)
-    held_out = validation.images[: config.count]
+    held_out = _first(validation, config.count)
     judge = Judge(test, config)
-    with tqdm(total=len(config.seeds) + 2, desc="evaluate", unit="set", disable=not progress) as bar:
-        # Generated digits, one set for each seed.
-        sets = [generate.sample(model, config.count, seed) for seed in config.seeds]
+    sets = [generate.sample(model, config.count, seed) for seed in config.seeds]
+    asked = [generate.draw_digits(config.count, seed) if model.classes else None for seed in config.seeds]
+    with tqdm(total=len(sets) + 3, desc="evaluate", unit="set", disable=not progress) as bar:
         rows = []
-        for images in sets:
-            rows.append(judge.score_all(images))
+        for images, digits in zip(sets, asked, strict=True):
+            rows.append(judge.score_all(images, digits))
             bar.update()
-        # Real digits, as the reference value of each metric.
-        real = judge.score_all(held_out)
-        real[INCEPTION_SCORE] = metrics.inception_score(judge.logits, config.splits)
+        real = _score_real(held_out, judge)
+        final = {name: _over_seeds([row[name] for row in rows], real[name]) for name in rows[0]}
+        if network:
+            final |= _inception_metrics(network, sets, held_out.images, test.images, config)
         bar.update()
+        references = _fid_references(sets[0], train, held_out, judge)
         neighbours = _memorisation(sets[0], test, train)
         bar.update()
-    final = {name: _over_seeds([row[name] for row in rows], real[name]) for name in real}
-    if network:
-        final |= _inception_metrics(network, sets, held_out, test.images, config)
+        if model.classes and config.classifier_epochs:
+            final[CLASSIFICATION_ACCURACY] = _classification_accuracy(model, train, test, config)
+        else:
+            not_measured[CLASSIFICATION_ACCURACY] = "needs a generator that takes a digit, and the full profile"
+        bar.update()
     return {
         "protocol": _describe_protocol(config, test, len(held_out)),
         "final": final,
+        "fid_references": references,
         "neighbours": neighbours,
         "not_measured": not_measured,
     }
@@ -126,9 +147,10 @@ def remeasure(run_paths: paths.ImagePaths = paths.IMAGE) -> Iterator[tuple[str, 
     recorded = files.load_json(run_paths.metrics)["final"]
     if not load_mnist("test").complete:
         raise DataError("the recorded numbers were measured on MNIST, which is not here: run python -m src data")
-    measured = evaluate(dcgan.load_model(run_paths.weights), IMAGE_PROFILES["full"][1])["final"]
+    protocol = replace(IMAGE_PROFILES["full"][1], classifier_epochs=0)  # whose trainings take minutes
+    measured = evaluate(dcgan.load_model(run_paths.weights), protocol)["final"]
     for metric in IMAGE_METRICS:
-        if metric in measured:  # not those of InceptionV3, which need a download
+        if metric in measured:  # not those that need a download or a training
             if metric not in recorded:
                 raise CheckpointError(f"{paths.relative(run_paths.metrics)} lacks {metric}: run image evaluate")
             yield metric, recorded[metric]["mean"], measured[metric]["mean"], recorded[metric]["std"]
@@ -150,6 +172,18 @@ def _describe_protocol(config: EvaluationConfig, test: Digits, held_out: int) ->
     }
 
 
+def _first(digits: Digits, count: int) -> Digits:
+    return Digits(digits.images[:count], digits.labels[:count], digits.source)
+
+
+def _score_real(held_out: Digits, judge: Judge) -> dict[str, float | list[float]]:
+    """The reference value of each metric."""
+    real = judge.score_all(held_out.images)
+    real[INCEPTION_SCORE] = metrics.inception_score(judge.logits, judge.config.splits)
+    real[DIGIT_ACCURACY] = classifiers.accuracy(judge.logits, judge.real.labels)
+    return real
+
+
 def _three_scores(
     names: tuple[Metric, Metric, Metric], real: Tensor, fake: Tensor, logits: Tensor, config: EvaluationConfig
 ) -> dict[str, float]:
@@ -169,15 +203,45 @@ def _over_seeds(values: list, real: float | list[float]) -> dict:
     return {"mean": tensor.mean(dim=0).tolist(), "std": std, "real": real}
 
 
-def _memorisation(generated: Tensor, test: Digits, train: Digits) -> dict:
-    """Median distance to the nearest training digit, of generated and of test digits: memorising would shrink it."""
-    _, generated_distances = metrics.nearest_neighbours(generated[:MEMORISATION_COUNT], train.images)
-    _, test_distances = metrics.nearest_neighbours(test.images[:MEMORISATION_COUNT], train.images)
+def _classification_accuracy(model: dcgan.Generator, train: Digits, test: Digits, config: EvaluationConfig) -> dict:
+    """Accuracy on the test digits of classifiers that learned from generated digits only (Ravuri and Vinyals 2019),
+    and, as `real`, of those that learned from as many real ones. Mean over the seeds of digits and trainings."""
+    count = min(config.classifier_digits, len(train))
+    accuracies, real = [], []
+    for seed in config.seeds:
+        settings = replace(ClassifierConfig(), epochs=config.classifier_epochs, seed=seed)
+        generated = Digits(generate.sample(model, count, seed), generate.draw_digits(count, seed), "generated")
+        for digits, results in ((generated, accuracies), (_first(train, count), real)):
+            results.append(classifier.accuracy(classifier.train(settings, digits, progress=False), test))
+    return _over_seeds(accuracies, sum(real) / len(real))
+
+
+def _fid_references(generated: Tensor, train: Digits, validation: Digits, judge: Judge) -> dict[str, dict[str, float]]:
+    """FID of real and of generated digits, each against the test and against the validation digits."""
+    chosen = torch.randperm(len(train), generator=runtime.random_stream(0))[: len(generated)]
+    images = {"random_training": train.images[chosen], "validation": validation.images, "generated": generated}
+    features = {name: classifier.describe(judge.classifier, of)[0] for name, of in images.items()}
     return {
-        "count": min(MEMORISATION_COUNT, len(generated), len(test)),
-        "median_distance_generated": generated_distances.median().item(),
-        "median_distance_test": test_distances.median().item(),
+        name: {
+            against: metrics.frechet_distance(reference, own)
+            for against, reference in (("test", judge.features), ("validation", features["validation"]))
+            if name != against
+        }
+        for name, own in features.items()
     }
+
+
+def _memorisation(generated: Tensor, test: Digits, train: Digits) -> dict:
+    """Distance to the nearest training digit, of generated and of test digits: median and 1st percentile. Copies would
+    show in the latter."""
+    count = min(MEMORISATION_COUNT, len(generated), len(test))
+    result = {"count": count}
+    order = torch.randperm(len(test), generator=runtime.random_stream(0))  # that of MNIST is not random
+    for name, images in (("generated", generated), ("test", test.images[order])):
+        _, distances = metrics.nearest_neighbours(images[:count], train.images)
+        result[f"median_distance_{name}"] = distances.median().item()
+        result[f"percentile_1_distance_{name}"] = distances.quantile(0.01).item()
+    return result
 
 
 def _load_inception(inception: str | None) -> tuple[Inception | None, dict[str, str]]:

@@ -16,9 +16,9 @@ def generator_loss(fake_logits: Tensor) -> Tensor:
     return softplus(-fake_logits.float()).mean()
 
 
-def gradient_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:
-    """R1, E |grad_x D(x)|^2 over real images (Mescheder et al. 2018, eq. 9). In float32, since it is differentiated
-    twice."""
+def gradient_penalty(discriminator: nn.Module, real: Tensor, one_hot: Tensor) -> Tensor:
+    """R1, E |grad_x D(x, y)|^2 over real images and their digits (Mescheder et al. 2018, eq. 9). In float32, since it
+    is differentiated twice."""
     real = real.detach().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(discriminator(real).sum(), real, create_graph=True)
+    (gradient,) = torch.autograd.grad(discriminator(real, one_hot).sum(), real, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3)).mean()

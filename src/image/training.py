@@ -16,7 +16,8 @@ from src.image.data import Digits, to_unit_range
 from src.image.losses import discriminator_loss, generator_loss, gradient_penalty
 from src.metric_tables import BEST_GENERATOR
 
-Batch = tuple[Tensor, Tensor]  # real images (batch, 1, 28, 28) in [-1, 1], and latents (batch, latent_dim)
+# Real images (batch, 1, 28, 28) in [-1, 1], their digits one-hot (batch, classes), and latents (batch, latent_dim)
+Batch = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass
@@ -43,7 +44,7 @@ def start(config: ImageConfig) -> Run:
         discriminator = dcgan.build_discriminator(config).to(device, memory_format=torch.channels_last)
     average = deepcopy(generator).eval().requires_grad_(False)
     optimisers = [
-        torch.optim.Adam(network.parameters(), config.learning_rate, betas=(config.beta1, config.beta2))
+        torch.optim.Adam(network.parameters(), config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
         for network in (generator, discriminator)
     ]
     return Run(config, generator, discriminator, average, *optimisers)
@@ -74,7 +75,7 @@ def train(
         run_paths,
         digits.source,
         steps_per_epoch=len(digits) // config.batch_size,
-        batches=partial(batches, config, digits.images.to(runtime.device())),
+        batches=partial(batches, config, digits.to(runtime.device())),
         train_step=train_step,
         mean_losses=mean_losses,
         score=score,
@@ -83,17 +84,18 @@ def train(
     )
 
 
-def batches(config: ImageConfig, images: Tensor, epoch: int) -> Iterator[Batch]:
-    """The batches of an epoch over uint8 images (count, 1, 28, 28), in an order that depends on (seed, epoch).
+def batches(config: ImageConfig, digits: Digits, epoch: int) -> Iterator[Batch]:
+    """The batches of an epoch over `digits`, in an order that depends on (seed, epoch).
 
     Each process gets its share of every batch. An incomplete last batch is dropped.
     """
     stream = runtime.random_stream(config.seed, epoch)
-    for rows in torch.randperm(len(images), generator=stream).split(config.batch_size):
+    for rows in torch.randperm(len(digits), generator=stream).split(config.batch_size):
         if len(rows) == config.batch_size:
             latents = torch.randn(config.batch_size, config.latent_dim, generator=stream)
-            real = images[distributed.own_share(rows).to(images.device)]
-            yield to_unit_range(real), distributed.own_share(latents).to(images.device)
+            own = distributed.own_share(rows).to(digits.images.device)
+            one_hot = dcgan.one_hot(digits.labels[own], config.classes)
+            yield to_unit_range(digits.images[own]), one_hot, distributed.own_share(latents).to(one_hot.device)
 
 
 def train_step(run: Run, batch: Batch) -> Tensor:
@@ -102,19 +104,19 @@ def train_step(run: Run, batch: Batch) -> Tensor:
     Returns (4,): the discriminator's loss, the generator's loss, the gradient penalty, and 1 if this step computed the
     penalty, else 0 and 0.
     """
-    real, latents = batch
+    real, one_hot, latents = batch
     with runtime.autocast(real.device):
-        fake = run.generator(latents)
+        fake = run.generator(latents, one_hot)
 
     # Discriminator
     run.discriminator.requires_grad_(True)
     run.discriminator_optimiser.zero_grad()
     with runtime.autocast(real.device):
-        loss_d = discriminator_loss(run.discriminator(real), run.discriminator(fake.detach()))
+        loss_d = discriminator_loss(run.discriminator(real, one_hot), run.discriminator(fake.detach(), one_hot))
     loss_d.backward()
     penalty, penalised = torch.zeros((), device=real.device), needs_penalty(run)
     if penalised:
-        penalty = gradient_penalty(run.discriminator, real)
+        penalty = gradient_penalty(run.discriminator, real, one_hot)
         (penalty * (run.config.r1_weight / 2 * run.config.r1_interval)).backward()
     distributed.average_gradients(run.discriminator)
     run.discriminator_optimiser.step()
@@ -123,7 +125,7 @@ def train_step(run: Run, batch: Batch) -> Tensor:
     run.discriminator.requires_grad_(False)
     run.generator_optimiser.zero_grad()
     with runtime.autocast(real.device):
-        loss_g = generator_loss(run.discriminator(fake))
+        loss_g = generator_loss(run.discriminator(fake, one_hot))
     loss_g.backward()
     distributed.average_gradients(run.generator)
     run.generator_optimiser.step()

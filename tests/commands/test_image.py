@@ -1,5 +1,6 @@
 """The image commands: what they write, and one clear line for what they refuse."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from src import checkpoints, cli, config, paths
 from src.commands import options
 from src.config import ClassifierConfig, EvaluationConfig, ImageConfig
 from src.errors import UsageError
-from src.image import data, dcgan, evaluation
+from src.image import data, dcgan, evaluation, generate
 from src.image.data import Digits
 
 
@@ -38,6 +39,58 @@ def test_generate_writes_a_grid_and_single_files(capsys, tmp_path):
     assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == ["00000.png", "00001.png", "00002.png"]
 
 
+def test_generate_writes_a_number(capsys, tmp_path):
+    output = tmp_path / "2026.npy"
+    status, out, _ = run(capsys, "image", "generate", "--digits", "0026", "--seed", 3, "--output", output)
+    assert status == 0 and "wrote 1 x 0026 to" in out
+    model = dcgan.load_model()
+    assert np.array_equal(np.load(output), generate.write_number(model, "0026", 1, 3).numpy())
+    folder = tmp_path / "rows"
+    assert run(capsys, "image", "generate", "--digits", "10", "--count", 3, "--output", folder)[0] == 0
+    assert [Image.open(path).size for path in sorted(folder.iterdir())] == [(56, 28)] * 3
+
+
+def test_the_picture_of_the_readme_is_what_its_command_draws(capsys, tmp_path):
+    readme = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+    command = re.search(r"`python -m src (image generate --digits 2026 [^`]*)`", readme)[1].split()
+    assert run(capsys, *command, "--output", tmp_path / "2026.png")[0] == 0
+    drawn, committed = (
+        np.asarray(Image.open(folder / "2026.png")).astype(int) for folder in (tmp_path, paths.IMAGE.samples)
+    )
+    assert np.abs(drawn - committed).max() <= 1  # another processor may round a pixel differently
+
+
+def test_generate_repeats_one_digit_in_a_grid(capsys, tmp_path):
+    assert run(capsys, "image", "generate", "--digits", "7", "--output", tmp_path / "7.png")[0] == 0
+    assert Image.open(tmp_path / "7.png").size == (2 * (8 * 29 + 1), 2 * (8 * 29 + 1))
+    output = tmp_path / "7.npy"
+    assert run(capsys, "image", "generate", "--digits", "7", "--count", 2, "--output", output)[0] == 0
+    assert np.array_equal(np.load(output), generate.sample(dcgan.load_model(), 2, 0, 7).numpy())
+
+
+def test_the_unconditional_generator_draws_but_takes_no_digit(capsys, tmp_path):
+    model = ("--model", paths.IMAGE.unconditional, "--output", tmp_path / "new.npy")
+    for arguments in (("generate", "--digits", "2026"), ("interpolate", "--from-digit", 3, "--to-digit", 8)):
+        status, out, err = run(capsys, "image", *arguments, *model)
+        assert (status, out) == (1, "") and not (tmp_path / "new.npy").exists()
+        assert err == "error: this generator is unconditional and cannot be asked for a digit: leave the digits out\n"
+    assert run(capsys, "image", "generate", "--count", 2, *model)[0] == 0
+
+
+def test_interpolate_keeps_the_latent_or_the_digit(capsys, tmp_path):
+    model = dcgan.load_model()
+    asked = {
+        ("--from-digit", 3, "--to-digit", 8): (0, 0, 3, 8),
+        ("--from-digit", 3, "--to-digit", 8, "--start", 5): (5, 5, 3, 8),
+        ("--start", 2, "--end", 3): (2, 3, None, None),
+        ("--from-digit", 4): (0, 1, 4, None),
+    }
+    for number, (arguments, (start, end, before, after)) in enumerate(asked.items()):
+        output = tmp_path / f"{number}.npy"
+        assert run(capsys, "image", "interpolate", "--steps", 3, *arguments, "--output", output)[0] == 0
+        assert np.array_equal(np.load(output), generate.interpolate(model, start, end, 3, before, after).numpy())
+
+
 def test_interpolate_writes_one_row(capsys, tmp_path):
     status, _, _ = run(capsys, "image", "interpolate", "--steps", 4, "--output", tmp_path / "row.png")
     assert status == 0
@@ -60,6 +113,13 @@ def test_nothing_is_overwritten_unasked(capsys, tmp_path):
     [
         (("generate", "--count", "0", "--output", "new.png"), "count is 0: it must be at least 1"),
         (("generate", "--seed", "-1", "--output", "new.png"), "seed is -1"),
+        (("generate", "--digits", "20a6", "--output", "new.png"), "digits are '20a6': ask for 1 to 32 of the char"),
+        (("generate", "--digits", "", "--output", "new.png"), "digits are '': ask for 1 to 32 of the characters 0 t"),
+        (("generate", "--digits", "1" * 33, "--output", "new.png"), "ask for 1 to 32 of the characters 0 to 9"),
+        (("generate", "--digits", "12", "--count", "0", "--output", "new.png"), "count is 0: it must be at least 1"),
+        (("generate", "--digits", "12", "--columns", "3", "--output", "new.png"), "leave out --columns"),
+        (("interpolate", "--from-digit", "12", "--output", "new.png"), "digit is 12: it must lie between 0 and 9"),
+        (("interpolate", "--to-digit", "-1", "--output", "new.png"), "digit is -1: it must lie between 0 and 9"),
         (("generate", "--output", "digits.jpg"), "cannot write digits.jpg: end it in .png"),
         (("generate", "--output", "README.md/new.png"), "README.md/new.png cannot be written: "),
         (("interpolate", "--steps", "1", "--output", "new.png"), "steps is 1"),

@@ -1,5 +1,7 @@
 """The evaluation protocol of digits, on small sets of noise."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from src import paths
 from src.config import EvaluationConfig, ImageConfig
 from src.image import dcgan, evaluation, generate
 from src.image.data import Digits
-from src.metric_tables import FID, IMAGE_METRICS
+from src.metric_tables import CLASSIFICATION_ACCURACY, DIGIT_ACCURACY, FID, IMAGE_METRICS
 
 
 @pytest.fixture
@@ -40,6 +42,13 @@ def test_evaluation_reports_mean_and_deviation_over_seeds_beside_real_images(sma
     assert result["final"]["precision_mnist"]["real"] == 1.0
     assert sum(result["final"]["digit_shares"]["mean"]) == pytest.approx(1)
     assert result["neighbours"]["median_distance_test"] == pytest.approx(0, abs=0.05)
+    assert result["neighbours"]["percentile_1_distance_test"] == pytest.approx(0, abs=0.05)
+    assert result["neighbours"]["percentile_1_distance_generated"] > 0
+    assert {name: list(row) for name, row in result["fid_references"].items()} == {
+        "random_training": ["test", "validation"], "validation": ["test"], "generated": ["test", "validation"]
+    }  # fmt: skip
+    assert result["fid_references"]["validation"]["test"] == pytest.approx(row["real"])
+    assert result["fid_references"]["generated"]["test"] == pytest.approx(values[0])
     assert "download" in result["not_measured"]["inception"]
 
 
@@ -63,7 +72,8 @@ def test_remeasuring_yields_recorded_beside_measured_values(small_mnist, generat
     run_paths = paths.ImagePaths("trial", tmp_path)
     evaluation.files.save_json(run_paths.metrics, evaluation.evaluate(generator, SMALL, progress=False))
     rows = list(evaluation.remeasure(run_paths))
-    assert [metric for metric, *_ in rows] == list(IMAGE_METRICS[:7])  # without Inception's
+    # Without those that need a training or Inception's weights.
+    assert [metric for metric, *_ in rows] == [m for m in IMAGE_METRICS[:-3] if m != CLASSIFICATION_ACCURACY]
     assert all(recorded == pytest.approx(measured) for _, recorded, measured, _ in rows)
     final = evaluation.files.load_json(run_paths.metrics)["final"]
     assert all(allowed == final[metric]["std"] for metric, _, _, allowed in rows)
@@ -76,3 +86,29 @@ def test_without_its_weights_inception_is_not_measured_and_says_so(small_mnist, 
         result = evaluation.evaluate(generator, SMALL, inception="download", progress=False)
     assert "could not be downloaded" in result["not_measured"]["inception"]
     assert "fid_inception" not in result["final"]
+
+
+def test_the_requested_digits_are_compared_with_those_that_the_classifier_reads(small_mnist):
+    judge = evaluation.Judge(evaluation.load_mnist("test"), SMALL)
+    read = judge.logits.argmax(1)
+    asked = torch.cat([read[:20], (read[20:] + 1) % 10])  # 20 of 80 as read
+    assert judge.score_all(judge.real.images, asked)[DIGIT_ACCURACY] == 0.25
+    assert DIGIT_ACCURACY not in judge.score_all(judge.real.images)
+
+
+def test_classifiers_learn_from_the_digits_that_were_asked_for(small_mnist, generator, monkeypatch):
+    """The generated training digits carry the labels that they were asked by, in number and seed as configured."""
+    trained = []
+
+    def train(config, digits, progress):
+        trained.append((config.epochs, config.seed, digits.source, len(digits)))
+        if digits.source == "generated":
+            assert torch.equal(digits.images, generate.sample(generator, len(digits), config.seed, digits.labels))
+        return digits.source
+
+    monkeypatch.setattr(evaluation.classifier, "train", train)
+    monkeypatch.setattr(evaluation.classifier, "accuracy", lambda source, test: {"generated": 0.5}.get(source, 0.75))
+    config = replace(SMALL, classifier_digits=70, classifier_epochs=2)
+    row = evaluation._classification_accuracy(generator, *[evaluation.load_mnist("any")] * 2, config)
+    assert row == {"mean": 0.5, "std": 0.0, "real": 0.75}
+    assert trained == [(2, 1, "generated", 70), (2, 1, "noise", 70), (2, 2, "generated", 70), (2, 2, "noise", 70)]

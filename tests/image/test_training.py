@@ -11,6 +11,7 @@ from torch import nn
 from src import checkpoints, paths, training_loop
 from src.errors import CheckpointError, UsageError
 from src.image import dcgan, generate, losses, training
+from src.image.data import Digits
 from tests.small_run import start as start_run
 
 
@@ -25,18 +26,23 @@ def assert_same_bits(first: list[torch.Tensor], second: list[torch.Tensor]) -> N
 
 def test_gradient_penalty_of_a_linear_discriminator_is_its_squared_norm():
     weight = torch.randn(28 * 28)
-    linear = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 1), nn.Flatten(0))
-    with torch.no_grad():
-        linear[1].weight.copy_(weight)
-    penalty = losses.gradient_penalty(linear, torch.randn(4, 1, 28, 28))
+
+    def linear(images: torch.Tensor, one_hot: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1) @ weight + one_hot.sum(dim=1)
+
+    penalty = losses.gradient_penalty(linear, torch.randn(4, 1, 28, 28), torch.randn(4, 10))
     assert penalty.item() == pytest.approx(weight.square().sum().item(), rel=1e-5)
 
 
 def test_epochs_visit_every_image_once_in_an_order_of_their_own(small_config):
     images = torch.arange(64, dtype=torch.uint8).view(64, 1, 1, 1).expand(-1, 1, 28, 28)
+    digits = Digits(images, torch.arange(64) % 10, "numbers")
 
-    def order(epoch: int) -> list[float]:
-        return torch.cat([real[:, 0, 0, 0] for real, _ in training.batches(small_config, images, epoch)]).tolist()
+    def order(epoch: int) -> list[int]:
+        batches = list(training.batches(small_config, digits, epoch))
+        numbers = torch.cat([((real[:, 0, 0, 0] + 1) * 127.5).round().long() for real, _, _ in batches])
+        assert torch.equal(torch.cat([one_hot.argmax(1) for _, one_hot, _ in batches]), numbers % 10)
+        return numbers.tolist()
 
     assert order(0) == order(0) != order(1)
     assert sorted(order(0)) == sorted(order(1))
@@ -62,7 +68,7 @@ def test_discriminator_learns_to_tell_and_generator_learns_to_deceive(small_conf
     """Each network alone, against the other as it was, lowers its own loss."""
     config = replace(small_config, epochs=1, batch_size=16, r1_weight=0.0)
     run = training.start(config)
-    batch = next(training.batches(config, blobs.images, 0))
+    batch = next(training.batches(config, blobs, 0))
     run.generator_optimiser.param_groups[0]["lr"] = 0.0
     first = training.train_step(run, batch)
     for _ in range(30):
@@ -254,7 +260,7 @@ def test_a_step_applies_the_penalty_when_it_is_due_and_moves_the_average(small_c
     for weight in (0.0, 100.0):
         run = training.start(replace(small_config, r1_weight=weight, ema_decay=0.0))
         rows = []
-        for batch in list(training.batches(run.config, blobs.images, 0))[:2]:
+        for batch in list(training.batches(run.config, blobs, 0))[:2]:
             rows.append(training.train_step(run, batch).tolist())
             run.step += 1
         assert [row[3] for row in rows] == [float(weight > 0), 0.0]

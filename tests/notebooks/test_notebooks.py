@@ -1,6 +1,7 @@
 """Both what is committed of the notebooks, and that they run from top to bottom."""
 
 import os
+import re
 import shutil
 
 import nbformat
@@ -33,6 +34,15 @@ def test_committed_notebook_holds_the_outputs_of_a_whole_run(name):
     text = "".join(output.get("text", "") for output in outputs)
     assert DATA[name] in text
     assert str(paths.ROOT) not in text
+
+
+def test_the_image_notebook_shows_png_pictures_and_absolute_links():
+    notebook = nbformat.read(paths.ROOT / bootstrap.NOTEBOOKS[0], as_version=4)
+    kinds = {kind for cell in notebook.cells for output in cell.get("outputs", ()) for kind in output.get("data", ())}
+    assert "image/png" in kinds and "image/jpeg" not in kinds
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":  # a relative link leads nowhere in Colab
+            assert not re.search(r"\]\((?!https://|#)", cell.source), cell.source
 
 
 @pytest.mark.parametrize("name", bootstrap.NOTEBOOKS)

@@ -70,7 +70,53 @@ def test_table_aligns_numbers_to_the_right():
 def test_scores_show_mean_spread_and_real_digits():
     text = image.score_table({"final": {"fid_mnist": {"mean": 0.12345, "std": 0.001, "real": 0.1}}})
     assert "| FID (mnist) | lower | 0.123 ± 0.001 | 0.100 |" in text
-    assert "| FID (inception) | lower | not measured | not measured |" in text
+    assert "inception" not in text  # was not measured
+    others = {
+        "final": {"fid_mnist": {"mean": 0.1, "std": None, "real": 0.2}},
+        "unconditional": {"fid_mnist": {"mean": 3}},
+    }
+    assert "| FID (mnist) | lower | 0.100 | 3.000 | 0.200 |" in image.score_table(others)
+
+
+SCORES = [
+    {"seconds": 120.0, "images_seen": 50_000, "fid_mnist": 4.0, "inception_score_mnist": 8.0},
+    {"seconds": 150.0, "images_seen": 60_100, "fid_mnist": 3.0, "inception_score_mnist": 8.5},
+    {"seconds": 240.0, "images_seen": 96_000, "fid_mnist": 2.0, "inception_score_mnist": 9.0},
+]
+
+
+def test_the_comparison_reads_equal_images_equal_time_and_time_to_a_score():
+    slow = [{"seconds": 240.0, "images_seen": 10_000, "fid_mnist": 9.0, "inception_score_mnist": 1.0}]
+    text = image.benchmark_text(
+        {
+            "protocol": {"minutes": 4, "images_scored": 10_000},
+            "training": [{"model": "fast", "scores": SCORES}, {"model": "slow", "scores": slow}],
+        }
+    )
+    assert "| fast | 400 | 3.00 | 2.00 | 2.0 | not reached |" in text
+    assert "| slow | 42 | not reached | 9.00 | not reached | not reached |" in text
+
+
+def test_the_ablation_shows_mean_and_deviation_over_seeds():
+    better = [{**row, "fid_mnist": row["fid_mnist"] - 1} for row in SCORES]
+    runs = [{"scores": SCORES, "fid_mnist_no_average": 5.0}, {"scores": better, "fid_mnist_no_average": 6.0}]
+    times = {"default": [60.0, 90.0], "unconditional": [180.0, None]}
+    rows = [{"variant": "default", "runs": runs}]
+    text = image.ablation_text({"protocol": {"minutes": 4}, "rows": rows, "seconds_to_fid_1": times})
+    assert "| default | 1.50 ± 0.71 | 5.50 ± 0.71 | 9.00 ± 0.00 |" in text
+    assert "seed: 1.0, 1.5 with labels; 3.0, not reached without." in text
+
+
+def test_references_stand_against_both_sets():
+    references = {
+        "random_training": {"test": 0.1, "validation": 0.2},
+        "validation": {"test": 0.3},
+        "generated": {"test": 0.4, "validation": 0.5},
+    }
+    text = image.reference_table({"fid_references": references})
+    assert "| random training digits | 0.100 | 0.200 |" in text
+    assert "| validation digits (held out) | 0.300 | - |" in text
+    assert "| generated digits | 0.400 | 0.500 |" in text
 
 
 def test_strip_is_the_first_row_of_each_grid(tmp_path):

@@ -116,7 +116,7 @@ print("heavy:", sorted({"torch", "matplotlib", "librosa", "av", "soundfile", "to
         ("audio", "reconstruct", "in.wav", "README.md"),
         ("image", "evaluate"),
         ("audio", "evaluate"),
-        ("image", "bench"),
+        ("image", "train-classifier"),
     ],
 )
 def test_help_wrong_arguments_and_an_existing_output_are_answered_without_heavy_imports(arguments):

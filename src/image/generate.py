@@ -33,9 +33,9 @@ def draw_digits(count: int, seed: int = 0) -> Tensor:
 
 
 @torch.inference_mode()
-def decode(model: Generator, latents: Tensor, one_hot: Tensor, batch_size: int = 64) -> Tensor:
-    """Images, uint8 (count, 1, 28, 28) on the CPU, of latents (count, latent_dim) and digits (count, classes); computed
-    in float32.
+def decode(model: Generator, latents: Tensor, digits: Tensor, batch_size: int = 64) -> Tensor:
+    """Images, uint8 (count, 1, 28, 28) on the CPU, of latents (count, latent_dim) and one-hot digits (count,
+    classes); computed in float32.
 
     Raises:
         ValueError: the model is in training mode.
@@ -43,7 +43,7 @@ def decode(model: Generator, latents: Tensor, one_hot: Tensor, batch_size: int =
     if model.training:
         raise ValueError("the generator is in training mode: call .eval() first")
     device = next(model.parameters()).device
-    batches = zip(latents.split(batch_size), one_hot.split(batch_size), strict=True)
+    batches = zip(latents.split(batch_size), digits.split(batch_size), strict=True)
     return torch.cat([to_pixels(model(latent.to(device), digit.to(device))).cpu() for latent, digit in batches])
 
 

@@ -10,6 +10,7 @@ from src.commands.options import (
     add_model,
     add_overwrite,
     add_training,
+    open_partial_results,
     overridden,
     positive,
     prepare_run,
@@ -27,7 +28,7 @@ from src.config import (
     audio_profile,
 )
 from src.errors import UsageError
-from src.files import PartialResults, compute, delete, save_json, sha256
+from src.files import compute, delete, save_json, sha256
 from src.metric_tables import OBJECTIVE, RATE, SDR
 
 READABLE_HELP = "WAV, FLAC, MP3, MP4 ...: any sample rate and number of channels"
@@ -149,7 +150,7 @@ def evaluate(options: argparse.Namespace) -> None:
     keep = compute
     if not options.model:
         # The description of the protocol names the machine and the packages too: the recorded one is true of all parts.
-        keep = PartialResults(
+        keep = open_partial_results(
             run_paths.partial_metrics,
             {
                 "weights": sha256(run_paths.weights),
@@ -157,8 +158,6 @@ def evaluate(options: argparse.Namespace) -> None:
                 "protocol": evaluation.describe_protocol(protocol, tracks, "test"),
             },
         )
-        if keep.parts:
-            print(f"going on from {paths.relative(keep.path)}, with {len(keep.parts)} finished parts")
     measured = evaluation.evaluate(model, protocol, keep=keep)
     measured["speed"] = benchmark.measure_speed(model, tracks)
     for stem, row in measured["final"].items():

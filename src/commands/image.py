@@ -13,6 +13,7 @@ from src.commands.options import (
     add_model,
     add_overwrite,
     add_training,
+    open_partial_results,
     overridden,
     positive,
     prepare_run,
@@ -22,7 +23,7 @@ from src.commands.options import (
 )
 from src.config import IMAGE_PROFILES, SPLITS, ClassifierConfig, ImageConfig, check_number, image_profile
 from src.errors import UsageError
-from src.files import Keep, PartialResults, delete, make_folder, save_json
+from src.files import Keep, delete, make_folder, save_json
 from src.metric_tables import FID, INCEPTION_SCORE
 
 
@@ -218,11 +219,8 @@ def _record_in_parts(path: Path, measure: Callable[[float, Keep], dict], minutes
     from src import runtime
 
     machine = runtime.describe_machine()
-    partial = PartialResults(
-        path.with_suffix(".partial.json"), {"minutes": minutes, "config": asdict(ImageConfig()), "machine": machine}
-    )
-    if partial.parts:
-        print(f"going on from {paths.relative(partial.path)}, with {len(partial.parts)} finished parts")
+    key = {"minutes": minutes, "config": asdict(ImageConfig()), "machine": machine}
+    partial = open_partial_results(path.with_suffix(".partial.json"), key)
     save_json(path, measure(minutes, partial))
     delete(partial.path)
     print(f"wrote {paths.relative(path)}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from src import paths
 from src.config import PROFILES, AudioConfig, ImageConfig
 from src.errors import UsageError
-from src.files import delete, existing_parent
+from src.files import PartialResults, delete, existing_parent
 
 Handler = Callable[[argparse.Namespace], None]
 
@@ -137,3 +137,11 @@ def print_accuracy(path: Path, accuracies: dict[str, float]) -> None:
     """Print the accuracies of a published reference classifier."""
     shares = ", ".join(f"{share:.2%} {split}" for split, share in accuracies.items())
     print(f"{paths.relative(path)}: accuracy {shares}")
+
+
+def open_partial_results(path: Path, key: dict) -> PartialResults:
+    """The finished parts of an interrupted measurement; says so if there are any."""
+    partial = PartialResults(path, key)
+    if partial.parts:
+        print(f"going on from {paths.relative(path)}, with {len(partial.parts)} finished parts")
+    return partial

@@ -7,8 +7,9 @@ commands            one file for each command group: its parser and its handlers
 image               the DCGAN on MNIST:  data -> dcgan, losses -> training, generate -> evaluation -> benchmark,
                     with classifier and inception, the networks whose features the evaluation uses
 audio               the VAE of MUSDB18's stems:  sound_files -> data, spectrogram -> water_filling -> vae
-                    -> losses -> training, reconstruct -> generate -> evaluation -> benchmark, with metrics of
-                    waveforms, the stem classifier, and display for figures and players
+                    -> losses -> training, reconstruct -> evaluation -> benchmark; the stem flow: flow
+                    -> flow_training -> generate -> flow_evaluation; with metrics of waveforms, the stem classifier,
+                    and display for figures and players
 metrics             FID, KID, Inception Score, precision, recall and nearest neighbours of feature sets
 classifiers         training and publishing of both reference classifiers
 training_loop       epochs, resume, learning rate, averaging, order of a checkpoint, log

@@ -76,15 +76,12 @@ def _check_readable(path: Path) -> None:
         raise CheckpointError(f"{relative(path)} cannot be read ({error.strerror or error})") from error
 
 
-def save_weights(path: Path, weights: dict[str, Tensor], description: dict, constants: dict | None = None) -> None:
+def save_weights(path: Path, weights: dict[str, Tensor], description: dict) -> None:
     """Publish weights as safetensors. `description`, which must be JSON and hold the `config`, goes into the file's
-    metadata; a copy for readers is written to a .json of the same name. `constants` gives values, as nested lists, of
-    the network's buffers that are not among its weights; they go into the metadata only. Raises OutputError.
+    metadata; a copy for readers is written to a .json of the same name. Raises OutputError.
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     metadata = {"format": "pt", "description": json.dumps(description)}
-    if constants:
-        metadata["constants"] = json.dumps(constants)
     try:
         write_atomically(path, lambda temporary: save_file(contiguous, temporary, metadata))
     except SafetensorError as error:
@@ -93,7 +90,7 @@ def save_weights(path: Path, weights: dict[str, Tensor], description: dict, cons
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """Published weights, on the CPU, and their description with the `constants`, from the file's metadata.
+    """Published weights, on the CPU, and their description, from the file's metadata.
 
     Raises:
         CheckpointError: the file is missing, damaged, or carries no description.
@@ -103,8 +100,6 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict]:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             description = json.loads(metadata["description"])
-            if "constants" in metadata:
-                description["constants"] = json.loads(metadata["constants"])
             return {name: file.get_tensor(name) for name in file.keys()}, description  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
@@ -136,8 +131,6 @@ def load_network(path: Path, kind: type[Config], build: Callable[[Config], Netwo
     try:
         network = build(from_json(kind, description["config"]))
         network.load_state_dict(weights)
-        for constant, values in description.get("constants", {}).items():
-            network.get_buffer(constant).copy_(torch.tensor(values))
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         reason = f": {error}" if isinstance(error, UserError) else ""
         raise CheckpointError(f"{relative(path)} is not a {name} of this project{reason}") from error

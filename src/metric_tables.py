@@ -60,7 +60,7 @@ class Metric(str):
 
 FID = Metric("fid_mnist", "FID (mnist)", "", 3, "lower")
 KID = Metric("kid_mnist", "KID (mnist)", "", 4, "lower")
-INCEPTION_SCORE = Metric("inception_score_mnist", "Inception Score (mnist)", "", 3, "higher")
+INCEPTION_SCORE = Metric("inception_score_mnist", "Inception Score (mnist)", "", 3, "as real")
 PRECISION = Metric("precision_mnist", "Precision (mnist)", "", 3, "higher")
 RECALL = Metric("recall_mnist", "Recall (mnist)", "", 3, "higher")
 DENSITY = Metric("density_mnist", "Density (mnist)", "", 3, "as real")
@@ -97,11 +97,17 @@ STFT_DISTANCE = Metric(
 MEL_ERROR = Metric("mel_error_db", "error of the mel decoded from `z_mel`", "dB", 2, "lower", tolerance=0.05)
 OPINION = Metric("zimtohrli_mos", "opinion score predicted by Zimtohrli", "1 to 5", 2, "higher")
 OBJECTIVE = Metric("objective_kbit_s", "objective", "kbit/s", 3, "lower")
+FLOW_LOSS = Metric("flow_loss", "flow-matching loss", "", 4, "lower")
 FRECHET = Metric("frechet_distance", "Fréchet distance", "", 2, "lower")
 RECOGNISED = Metric("recognised", "recognised", "", 3, "higher")
+PRECISION_OF_CLIPS = Metric("precision", "precision", "", 2, "higher")
+RECALL_OF_CLIPS = Metric("recall", "recall", "", 2, "higher")
+COVERAGE_OF_CLIPS = Metric("coverage", "coverage", "", 2, "higher")
 
 AUDIO_METRICS = (
     SDR, RATE, MEL_RATE, RATE_MEAN, SDR_GLOBAL, SI_SDR, SNR, MSE, STFT_DISTANCE, MEL_ERROR,
-    OPINION, OBJECTIVE, FRECHET, RECOGNISED,
+    OPINION, OBJECTIVE,
 )  # fmt: skip
+CLIP_METRICS = (FRECHET, RECOGNISED, PRECISION_OF_CLIPS, RECALL_OF_CLIPS, COVERAGE_OF_CLIPS)
+BEST_FLOW = FLOW_LOSS  # likewise
 BEST_STEM_VAE = OBJECTIVE  # on the validation tracks, it decides which checkpoint is published

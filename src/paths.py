@@ -32,7 +32,7 @@ class RunPaths:
     root: Path = ROOT
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[\w-]{1,100}", self.run) or self.run == "figures":
+        if not re.fullmatch(r"[\w-]{1,100}", self.run) or self.run in ("figures", "flow"):
             raise UsageError(f"{self.run!r} cannot name a run: use up to 100 letters, digits, - and _")
 
     def _folder(self, name: str) -> Path:
@@ -191,8 +191,39 @@ class AudioPaths(RunPaths):
         return self.results / "figures"
 
 
+@dataclass(frozen=True)
+class FlowPaths(AudioPaths):
+    """The files of a stem flow's training run."""
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the training states."""
+        return self._folder("audio_checkpoints") / "flow"
+
+    @property
+    def weights(self) -> Path:
+        """Published weights: the averaged model of the best checkpoint."""
+        return self._folder("final_audio_model") / "flow.safetensors"
+
+    @property
+    def training_log(self) -> Path:
+        """JSON lines: one object with the loss of each epoch, and one with the scores of each checkpoint."""
+        return self.results / "flow_training.jsonl"
+
+    @property
+    def metrics(self) -> Path:
+        """Recorded scores of `audio evaluate-flow`."""
+        return self.results / "flow_metrics.json"
+
+    @property
+    def partial_metrics(self) -> Path:
+        """Finished parts of an `audio evaluate-flow` that is running or was interrupted."""
+        return self.results / "flow_metrics.partial.json"
+
+
 IMAGE = ImagePaths()
 AUDIO = AudioPaths()
+FLOW = FlowPaths()
 
 
 def relative(path: Path) -> str:

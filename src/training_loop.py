@@ -37,6 +37,7 @@ class Run:
     NAME: ClassVar[str]  # label of the progress bar
     PARTS: ClassVar[tuple[str, ...]]  # names of the networks and optimisers
     BEST: ClassVar[Metric]  # decides which checkpoint is published
+    HALF_PRECISION: ClassVar[bool] = False  # of the published weights
     COUNTERS: ClassVar[tuple[str, ...]] = ("epoch", "step", "seconds", "scores")
 
     def parts(self, kind: type) -> list:
@@ -67,7 +68,6 @@ def train(
     mean_losses: Callable[[Tensor, int], dict],
     score: Score | None = None,
     on_checkpoint: Callable[[Run], None] | None = None,
-    constants: Callable[[nn.Module], dict] | None = None,
     progress: bool = True,
 ) -> Run:
     """Train `run` to `run.config.epochs`, from its latest checkpoint if it has one.
@@ -75,7 +75,6 @@ def train(
     `batches(epoch)` yields an epoch's batches. `train_step(run, batch)` updates the run and returns a tensor of losses.
     `mean_losses(sum of those, steps)` names their means for the log. `score(average)` evaluates a checkpoint, and
     `on_checkpoint(run)` may print and draw, also for the state that a run resumes from; both are called only on rank 0.
-    `constants(average)` measures the values that the published file has beside its weights.
 
     Every `checkpoint_every` epochs and at the end, the scores, the best weights and the training state are saved.
 
@@ -99,7 +98,7 @@ def train(
                 for network in run.parts(nn.Module):
                     distributed.average_buffers(network)
                 if distributed.is_main():
-                    save_checkpoint(run, run_paths, data_source, log, score, on_checkpoint, constants)
+                    save_checkpoint(run, run_paths, data_source, log, score, on_checkpoint)
                 distributed.wait_for_all()
     return run
 
@@ -167,7 +166,6 @@ def save_checkpoint(
     log: "Log",
     score: Score | None,
     on_checkpoint: Callable[[Run], None] | None,
-    constants: Callable[[nn.Module], dict] | None,
 ) -> None:
     """Score the averaged model, then write weights, log entry and training state, in this order: a run that is killed
     before the last of them repeats the epochs. `on_checkpoint` comes after them, so that its faults lose nothing; it is
@@ -179,8 +177,10 @@ def save_checkpoint(
     run.scores.append(scores)
     if run.BEST not in scores or scores is run.BEST.best(run.scores):
         description = {"config": asdict(run.config), **scores}
-        measured = constants(run.average) if constants else None
-        checkpoints.save_weights(run_paths.weights, run.average.state_dict(), description, measured)
+        weights = run.average.state_dict()
+        if run.HALF_PRECISION:
+            weights = {name: part.half() if part.is_floating_point() else part for name, part in weights.items()}
+        checkpoints.save_weights(run_paths.weights, weights, description)
     log.write(scores)  # after the weights: the last line of a log marks a run as finished
     checkpoints.save_state(checkpoints.state_path(run_paths, run.epoch), run.state_dict() | {"data": data_source})
     if on_checkpoint:

@@ -38,15 +38,15 @@ def image_run(folder: Path, settings: dict) -> torch.nn.Module:
     images = torch.randint(0, 256, (64, 1, 28, 28), dtype=torch.uint8, generator=stream)
     digits, run_paths = Digits(images, torch.arange(64) % 10, "noise"), paths.ImagePaths("run", folder)
     protocol = EvaluationConfig(count=40, seeds=(1, 2), splits=2, kid_subsets=2, kid_subset_size=20)
-    judge = image_evaluation.Judge(digits, protocol)
+    scorer = image_evaluation.Scorer(digits, protocol)
     config = ImageConfig(**IMAGE | settings)
-    return train(image_training, config, digits, run_paths, judge).generator
+    return train(image_training, config, digits, run_paths, scorer).generator
 
 
 def audio_run(folder: Path, settings: dict) -> torch.nn.Module:
     config, tracks = AudioConfig(**AUDIO | settings), noise_tracks()
     run_paths = paths.AudioPaths("run", folder)
-    return train(audio_training, config, tracks, run_paths, audio_evaluation.Judge(tracks)).model
+    return train(audio_training, config, tracks, run_paths, audio_evaluation.Scorer(tracks)).model
 
 
 def noise_tracks(samples: int = 40_000) -> Tracks:
@@ -55,16 +55,16 @@ def noise_tracks(samples: int = 40_000) -> Tracks:
     return Tracks(waveforms, ("a", "b", "c"), AudioConfig().sample_rate, "noise")
 
 
-def train(training, config, data, run_paths, judge):
+def train(training, config, data, run_paths, scorer):
     def score(network: torch.nn.Module) -> dict:
         print("scoring", flush=True)
-        scores = judge.score_checkpoint(network)
+        scores = scorer.score_checkpoint(network)
         print("writing", flush=True)
         return scores
 
     def draw(run) -> None:
         print("drawing", flush=True)
-        judge.illustrate(run.average, run_paths, run.epoch)
+        scorer.save_examples(run.average, run_paths, run.epoch)
         print("training", flush=True)
 
     print("training", flush=True)
@@ -75,7 +75,7 @@ def audio_evaluate(folder: Path) -> int:
     """The command on tracks of noise, by a small protocol."""
     protocol = AudioEvaluationConfig(
         curve_sdr_db=(8.0, 14.0), perceptual_sdr_db=(8.0,), calibration_sdr_db=(8.0,), calibration_fills=(0.5,),
-        equal_sdr_db=(10.0,), generated=2, tracks=1,
+        equal_sdr_db=(10.0,), tracks=1,
     )  # fmt: skip
     config.AUDIO_PROFILES["quick"] = (config.AUDIO_PROFILES["quick"][0], protocol)
     for module in (data, audio_evaluation):

@@ -30,11 +30,11 @@ HALVES = {  # within a half, from the bottom up; the same rule
     "audio": (
         ("sound_files", "spectrogram", "spool"),
         ("data", "metrics", "display", "water_filling"),
-        ("vae", "classifier"),
+        ("vae", "classifier", "flow"),
         ("losses",),
-        ("training", "reconstruct"),
+        ("training", "flow_training", "reconstruct"),
         ("generate",),
-        ("evaluation", "benchmark"),
+        ("evaluation", "flow_evaluation", "benchmark"),
     ),
 }
 WITHOUT_TORCH = ("cli", "commands.image", "commands.audio", "commands.data", "commands.results", "commands.verify",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TypeVar
 
 import numpy as np
@@ -11,19 +11,17 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from src import files, paths, runtime
-from src.audio import classifier, display, generate, metrics, vae
+from src.audio import display, metrics, vae
 from src.audio.data import Tracks, load_musdb18
 from src.audio.reconstruct import Reconstruction, reconstruct
 from src.audio.sound_files import pad_or_trim, resample, write_audio
 from src.audio.spectrogram import imdct, mdct
 from src.audio.water_filling import water_level
-from src.classifiers import accuracy
 from src.config import CHECKPOINT_SDR_DB, OPERATING_SDR_DB, SILENT_EXCERPT_POWER, STEMS, AudioEvaluationConfig
 from src.errors import DataError
 from src.metric_tables import (
     AUDIO_METRICS,
     CLOSED_FORM_RATE,
-    FRECHET,
     MEL_ERROR,
     MEL_RATE,
     MSE,
@@ -31,14 +29,12 @@ from src.metric_tables import (
     OPINION,
     RATE,
     RATE_MEAN,
-    RECOGNISED,
     SDR,
     SDR_GLOBAL,
     SI_SDR,
     SNR,
     STFT_DISTANCE,
 )
-from src.metrics import frechet_distance
 
 # The excerpt of each checkpoint: of a validation track that has all four stems and may be shared (CC BY-NC-SA 4.0, from
 # MedleyDB).
@@ -51,7 +47,7 @@ Summary = dict[str, float | int | None]  # scores of all tracks
 Result = TypeVar("Result")
 
 
-class Judge:
+class Scorer:
     """Scores checkpoints on the validation tracks, always with the same excerpts, water levels and noise."""
 
     def __init__(self, tracks: Tracks):
@@ -87,7 +83,7 @@ class Judge:
                 scores[stem] = _checkpoint_row(waveforms, output, rate, kbit)  # the last SDR's row stays
         return {OBJECTIVE: round(total / len(STEMS) / len(CHECKPOINT_SDR_DB), 4), **scores}
 
-    def illustrate(self, model: vae.StemVAE, run_paths: paths.AudioPaths, epoch: int) -> None:
+    def save_examples(self, model: vae.StemVAE, run_paths: paths.AudioPaths, epoch: int) -> None:
         """Write the example as the checkpoint reconstructs it, and the spectrograms of the original and of `z_mel`."""
         sample_rate = model.config.sample_rate
         originals, decoded = {}, {}
@@ -123,7 +119,7 @@ def evaluate(
     an interrupted measurement did not finish.
 
     Returns `protocol`, `calibration`; for each stem `final` (the operating point), `curve`, `closed_form`, `equal_sdr`,
-    `perceptual` and `baselines`; then `resampled` and `generated`.
+    `perceptual` and `baselines`; then `resampled`.
     """
     tracks = load_musdb18(split, model.config.sample_rate).first(config.tracks)
     measured = {"protocol": describe_protocol(config, tracks, split), "calibration": calibrate(model, config, keep)}
@@ -131,7 +127,6 @@ def evaluate(
     for part in stems[STEMS[0]]:
         measured[part] = {stem: row[part] for stem, row in stems.items()}
     measured["resampled"] = measure_resampled(model, load_musdb18(split, 44_100).first(config.tracks), keep)
-    measured["generated"] = keep("generated", measure_generated, model, config, tracks)
     return measured
 
 
@@ -368,51 +363,3 @@ def _resample_stem(model: vae.StemVAE, tracks: Tracks, stem_index: int) -> Summa
         return {RATE: result.rate, f"resampling_alone_{SDR}": alone} | scores
 
     return summarise(map_tracks(measure_track, non_silent(tracks, stem_index), f"{stem} at {sample_rate} Hz"))
-
-
-# --- generated stems ---
-
-
-def measure_generated(model: vae.StemVAE, config: AudioEvaluationConfig, tracks: Tracks) -> dict:
-    """Classifier accuracy and Frechet distance of generated clips. Real clips, and real clips through Griffin-Lim, are
-    the reference rows.
-
-    Distances are taken to the real clips of every second track; the reference rows come from the other tracks.
-    """
-    stream = runtime.random_stream(config.seed)
-    seconds = classifier.SECONDS
-    comparison = replace(tracks, waveforms=tracks.waveforms[1::2] or tracks.waveforms)  # or itself, if alone
-    reference = replace(tracks, waveforms=tracks.waveforms[::2])
-    reference_clips = [classifier.excerpts(reference, stem_index) for stem_index in range(len(STEMS))]
-    real = [classifier.excerpts(comparison, stem_index) for stem_index in range(len(STEMS))]
-    real = [_draw_rows(clips, config.generated, stream) for clips in real]
-    clips = {
-        "generated": [
-            torch.from_numpy(generate.sample(model, stem, config.generated, seconds, config.seed)) for stem in STEMS
-        ],
-        "real": real,
-        "real_through_griffin_lim": [
-            torch.from_numpy(generate.mel_to_waveform(model, model.log_mel(part), part.shape[1])) for part in real
-        ],
-    }
-    network = classifier.load_classifier()
-    reference_features, _ = classifier.describe(network, torch.cat(reference_clips))
-    rows = {name: _clip_scores(network, parts, reference_features) for name, parts in clips.items()}
-    return {"seconds": seconds, "count": config.generated * len(STEMS), **rows}
-
-
-def _clip_scores(network: classifier.StemClassifier, parts: list[Tensor], reference_features: Tensor) -> dict:
-    """Scores of clips (count, samples) of each stem."""
-    outputs = [classifier.describe(network, part) for part in parts]
-    shares = [accuracy(logits, stem_index) for stem_index, (_, logits) in enumerate(outputs)]
-    features = torch.cat([features for features, _ in outputs])
-    return {
-        "count": len(features),
-        RECOGNISED: round(sum(shares) / len(shares), 4),
-        f"{RECOGNISED}_by_stem": dict(zip(STEMS, (round(share, 4) for share in shares), strict=True)),
-        FRECHET: round(frechet_distance(reference_features, features), 4),
-    }
-
-
-def _draw_rows(rows: Tensor, count: int, stream: torch.Generator) -> Tensor:
-    return rows[torch.randperm(len(rows), generator=stream)[:count]]

@@ -1,6 +1,4 @@
-"""New sound from `z_mel`: samples from its prior, and interpolations between two recordings."""
-
-import math
+"""New sound: samples from the stem flow, variations and continuations of a recording, interpolations in `z_mel`."""
 
 import numpy as np
 import torch
@@ -8,58 +6,200 @@ from torch import Tensor
 
 from src import runtime
 from src.audio import vae
+from src.audio.flow import StemFlow, mix_noise, one_hot_stems, path_point, solve
 from src.audio.reconstruct import log_mel_blocks
+from src.audio.spectrogram import MelSpectrogram
+from src.audio.vae import STRIDE
 from src.audio.water_filling import NEPERS_PER_DB, water_level
-from src.config import OPERATING_SDR_DB, STEMS
+from src.config import GUIDANCE, GUIDANCE_TIMES, OPERATING_SDR_DB, SOLVER_STEPS, STEMS
 from src.errors import UsageError
 
-MAX_SECONDS = 6  # the causal prior of z_mel diverges in longer sound
+MAX_SECONDS = 600
+INVERSION_STEPS = 16  # of the solver from a recording back to noise
+CONTEXT = 64  # latent frames at the end of a recording that its continuation depends on
+EDGE = 2  # mel frames at each end of a recording's part that its ends darken
+PHASE_BLOCK = 2**17  # samples of which the phase is estimated at once: 6 s
+PHASE_OVERLAP = 2**12  # samples of the earlier block that the next one continues
+PHASE_AHEAD = 2**11  # samples after a block that are estimated with it and dropped
 
 
-def sample(model: vae.StemVAE, stem: str, count: int = 1, seconds: float = 6.0, seed: int = 0) -> np.ndarray:
-    """Generate sound of a stem: float32 (count, samples) at the model's sample rate. Sample i depends on (stem, seed,
-    i) alone.
-
-    `z_mel` is drawn from its prior, and Griffin-Lim estimates a phase for the spectrogram decoded from it.
+def sample(flow: StemFlow, stem: str, count: int = 1, seconds: float = 6.0, seed: int = 0) -> np.ndarray:
+    """Generate sound of a stem: float32 (count, samples) at the flow's sample rate, between -1 and 1. Sample i depends
+    on (stem, seed, i) alone.
 
     Raises:
         UsageError: an unknown stem, a count below 1, or a duration out of range.
     """
-    log_mels = sample_log_mels(model, stem, count, seconds, seed)
-    return mel_to_waveform(model, log_mels, int(seconds * model.config.sample_rate))
+    log_mels = sample_log_mels(flow, stem, count, seconds, seed)
+    samples = int(seconds * flow.config.sample_rate)
+    return np.stack([limit(mel_to_waveform(flow.spectrogram, log_mel, samples)) for log_mel in log_mels])
 
 
 @torch.inference_mode()
-def sample_log_mels(model: vae.StemVAE, stem: str, count: int, seconds: float, seed: int = 0) -> Tensor:
-    """Generate log-mel spectrograms (count, frames, bands) in dB of a stem, frame by frame from the prior of `z_mel`.
-    Spectrogram i depends on (stem, seed, i) alone. Raises UsageError, as `sample`."""
+def sample_log_mels(flow: StemFlow, stem: str, count: int, seconds: float, seed: int = 0) -> Tensor:
+    """Generate log-mel spectrograms (count, frames, bands) in dB of a stem. Spectrogram i depends on (stem, seed, i)
+    alone. Raises UsageError, as `sample`."""
+    check_stem(stem)
+    if count < 1 or not 1 / flow.config.sample_rate <= seconds <= MAX_SECONDS:
+        raise UsageError(f"{count} samples of {seconds} s: ask for at least 1, of up to {MAX_SECONDS} s")
+    frames = flow.spectrogram.frames(int(seconds * flow.config.sample_rate))
+    log_mels = []
+    for row in range(count):
+        noise, rest = draw_noise(flow, stem, -(-frames // STRIDE), seed, row)
+        latent = solve_stem(flow, stem, noise)
+        log_mels.append(flow.decode(latent, rest, frames))
+    return torch.cat(log_mels)
+
+
+@torch.inference_mode()
+def vary(flow: StemFlow, waveform: Tensor, stem: str, strength: float = 0.5, seed: int = 0) -> np.ndarray:
+    """A variation of a recording (samples,) at the flow's sample rate: float32 (samples,).
+
+    The latent is moved along the path back to time 1 - `strength`, where noise has taken its place in part, and from
+    there to data again (Meng et al. 2022). `strength` 0 returns the recording's own spectrogram, 1 forgets it.
+
+    Raises:
+        UsageError: an unknown stem, a strength out of range, or a recording that is too short or too long.
+    """
+    check_stem(stem)
+    if not 0 <= strength <= 1:
+        raise UsageError(f"strength is {strength}: it must lie between 0 and 1")
+    check_length(flow, waveform)
+    log_mel = flow.log_mel(waveform[None].to(runtime.device()))
+    data, own_rest = flow.encode(log_mel)
+    noise, rest = draw_noise(flow, stem, data.shape[1], seed)
+    latent = data
+    if strength > 0:
+        begin = 1 - strength
+        latent = solve_stem(flow, stem, path_point(noise, data, noise.new_tensor([begin])), begin=begin)
+    # The coefficients outside of the latent are mixed so that their variance stays.
+    mean = flow.rest_mean[STEMS.index(stem)]
+    mixed = mean + (1 - strength**2) ** 0.5 * (own_rest - mean) + strength * (rest - mean)
+    decoded = flow.decode(latent, mixed, log_mel.shape[1])
+    return limit(mel_to_waveform(flow.spectrogram, decoded[0], len(waveform)))
+
+
+@torch.inference_mode()
+def extend(flow: StemFlow, waveform: Tensor, stem: str, seconds: float = 6.0, seed: int = 0) -> np.ndarray:
+    """A recording (samples,) at the flow's sample rate, continued by `seconds` of new sound: float32.
+
+    The new part depends on the last 3 seconds. The recording itself is returned unchanged.
+
+    Raises:
+        UsageError: an unknown stem, a duration out of range, or a recording that is too short or too long.
+    """
+    check_stem(stem)
+    check_length(flow, waveform)
+    if not 1 / flow.config.sample_rate <= seconds <= MAX_SECONDS:
+        raise UsageError(f"a continuation of {seconds} s: ask for up to {MAX_SECONDS} s")
+    hop, samples = flow.config.mel_hop, int(seconds * flow.config.sample_rate)
+    # The end of the recording, as whole latent frames.
+    part = waveform[-(STRIDE * CONTEXT + 2 * EDGE - 1) * hop :].to(runtime.device())
+    log_mel = flow.log_mel(part[None])[:, EDGE:-EDGE]
+    skipped = log_mel.shape[1] % STRIDE
+    known, own_rest = flow.encode(log_mel[:, skipped:])
+    begin = part[(EDGE + skipped) * hop :]
+
+    # Known and new frames together.
+    frames = flow.spectrogram.frames(len(begin) + samples)
+    latent_frames = -(-frames // STRIDE)
+    noise, rest = draw_noise(flow, stem, latent_frames, seed, common=common_noise(flow, stem, known))
+    padded = torch.cat([known, torch.zeros_like(noise[:, known.shape[1] :])], dim=1)
+    is_known = (torch.arange(latent_frames, device=noise.device) < known.shape[1]).float()[None, :, None]
+    latent = solve_stem(flow, stem, noise, padded, is_known)
+    latent = torch.cat([known, latent[:, known.shape[1] :]], dim=1)
+    rest = torch.cat([own_rest, rest[:, known.shape[1] :]], dim=1)
+    decoded = flow.decode(latent, rest, frames)
+    new = mel_to_waveform(flow.spectrogram, decoded[0], len(begin) + samples, begin)[len(begin) :]
+    return np.concatenate([waveform.numpy(), np.clip(new, -1, 1)])
+
+
+def check_stem(stem: str) -> None:
+    """Raise UsageError unless `stem` is one of `STEMS`."""
     if stem not in STEMS:
         raise UsageError(f"unknown stem {stem!r}: use one of {', '.join(STEMS)}")
-    config, device = model.config, runtime.device()
-    if count < 1 or not 1 / config.sample_rate <= seconds <= MAX_SECONDS:
+
+
+def check_length(flow: StemFlow, waveform: Tensor) -> None:
+    """Raise UsageError unless a recording (samples,) holds a latent frame and is not too long."""
+    config = flow.config
+    least = (STRIDE + 2 * EDGE) * config.mel_hop
+    if not least <= len(waveform) <= MAX_SECONDS * config.sample_rate:
         raise UsageError(
-            f"{count} samples of {seconds} s: ask for at least 1, of up to {MAX_SECONDS} s, since longer ones diverge"
+            f"the recording lasts {len(waveform) / config.sample_rate:.2f} s: use one of "
+            f"{least / config.sample_rate:.2f} to {MAX_SECONDS} s"
         )
-    frames = model.spectrogram.frames(int(seconds * config.sample_rate))
-    shape = (math.ceil(frames / vae.STRIDE), config.latent_dim)
-    streams = [runtime.random_stream(seed, STEMS.index(stem), row) for row in range(count)]
-    noise = torch.stack([torch.randn(shape, generator=stream) for stream in streams]).to(device)
-    labels = vae.one_hot_stem(stem, count).to(device)
-    latents = noise.new_zeros(count, 0, config.latent_dim)
-    for frame in range(shape[0]):
-        # The prior of the next frame depends on the last REACH frames; the value of the next frame itself has none.
-        context = torch.cat([latents[:, -vae.CausalPrior.REACH :], torch.zeros_like(noise[:, :1])], dim=1)
-        prior = model.mel.prior(context, labels)
-        latent = vae.Gaussian(prior.mean[:, -1], prior.log_variance[:, -1]).sample(noise[:, frame])
-        latent = latent.clamp(*model.latent_range[STEMS.index(stem)])  # beyond it, the prior diverges
-        latents = torch.cat([latents, latent[:, None]], dim=1)
-    return model.mel.decode(latents, labels, frames)
+
+
+def common_noise(flow: StemFlow, stem: str, latent: Tensor) -> Tensor:
+    """The part of the noise (1, 1, latent_dim) that the frames of a latent (1, frames, latent_dim) have in common: the
+    flow is followed backwards, from the latent to noise. New sound from it has the level and timbre of the latent."""
+    nothing = torch.zeros_like(latent)
+    labels = one_hot_stems(torch.tensor([STEMS.index(stem)])).to(latent)
+    velocity = flow.velocity(labels, nothing, nothing, nothing[..., :1], guidance=0)
+    noise = solve(lambda points, time: -velocity(points, 1 - time), latent, INVERSION_STEPS)
+    return noise.mean(dim=1, keepdim=True) / max(flow.config.common_noise, 1e-6) ** 0.5
+
+
+def draw_noise(
+    flow: StemFlow, stem: str, latent_frames: int, seed: int, row: int = 0, common: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Standard normal noise (1, latent frames, latent_dim), and coefficients outside of the latent (1, latent frames, 4
+    bands - latent_dim), drawn with the statistics of the stem. They depend on (stem, seed, row) alone. `common`: the
+    part of the noise that all frames share (1, 1, latent_dim); None draws it."""
+    stem_index = STEMS.index(stem)
+    stream = runtime.random_stream(seed, stem_index, row)
+    mean, deviation = flow.rest_mean[stem_index], flow.rest_deviation[stem_index]
+    own = torch.randn(1, latent_frames, flow.config.latent_dim, generator=stream).to(mean)
+    drawn = torch.randn(1, 1, flow.config.latent_dim, generator=stream).to(mean)
+    noise = mix_noise(own, drawn if common is None else common, flow.config.common_noise)
+    rest = torch.randn(1, latent_frames, len(mean), generator=stream).to(mean)
+    return noise, mean + deviation * rest
+
+
+def solve_stem(
+    flow: StemFlow,
+    stem: str,
+    points: Tensor,
+    known: Tensor | None = None,
+    is_known: Tensor | None = None,
+    begin: float = 0.0,
+    steps: int = SOLVER_STEPS,
+    guidance: float = GUIDANCE,
+) -> Tensor:
+    """Follow the flow of a stem from points (batch, latent frames, latent_dim) at time `begin` to latents of that
+    shape. `known`, `is_known` as `VelocityNetwork.forward` takes them; None knows nothing."""
+    if known is None or is_known is None:
+        known, is_known = torch.zeros_like(points), torch.zeros_like(points[..., :1])
+    labels = one_hot_stems(torch.full((len(points),), STEMS.index(stem))).to(points)
+    velocity = flow.velocity(labels, points, known, is_known, guidance, GUIDANCE_TIMES)
+    return solve(velocity, points, max(1, round(steps * (1 - begin))), begin)
 
 
 @torch.inference_mode()
-def mel_to_waveform(model: vae.StemVAE, log_mels: Tensor, samples: int) -> np.ndarray:
-    """Waveforms, float32 (count, samples), of log-mel spectrograms (count, frames, bands) in dB, by Griffin-Lim."""
-    return model.spectrogram.griffin_lim(log_mels, samples).cpu().numpy()
+def mel_to_waveform(
+    spectrogram: MelSpectrogram, log_mel: Tensor, samples: int, known: Tensor | None = None
+) -> np.ndarray:
+    """A waveform, float32 (samples,), of a log-mel spectrogram (frames, bands) in dB, by Griffin-Lim in blocks.
+
+    Each block continues the samples of the earlier one, so that no seam is heard. `known`: the first samples of the
+    waveform, if they are given.
+    """
+    hop = spectrogram.hop
+    waveform = log_mel.new_zeros(0) if known is None else known[: samples - 1]
+    while len(waveform) < samples:
+        begin = max(0, len(waveform) - PHASE_OVERLAP) // hop * hop
+        end = min(samples, begin + PHASE_BLOCK)
+        ahead = min(samples, end + PHASE_AHEAD)
+        context = waveform[begin:] if len(waveform) else None
+        block = spectrogram.griffin_lim(log_mel[begin // hop : spectrogram.frames(ahead)], ahead - begin, context)
+        waveform = torch.cat([waveform[:begin], block[: end - begin]])
+    return waveform.cpu().numpy()
+
+
+def limit(waveform: np.ndarray) -> np.ndarray:
+    """The waveform, made quieter if it would exceed full scale."""
+    return waveform / max(1.0, np.abs(waveform).max())
 
 
 @torch.inference_mode()

@@ -17,6 +17,7 @@ from src.config import LOG_FLOOR_POWER, AudioConfig
 
 NONNEGATIVE_ITERATIONS = 100
 GRIFFIN_LIM_ITERATIONS = 32
+GRIFFIN_LIM_MOMENTUM = 0.99 / (1 + 0.99)
 
 
 @dataclass(frozen=True)
@@ -70,28 +71,45 @@ class MelSpectrogram:
         mel = power @ self.filters.to(power)
         return (10 * mel.clamp(min=LOG_FLOOR_POWER).log10()).reshape(*waveform.shape[:-1], *mel.shape[1:])
 
-    def griffin_lim(self, log_mels: Tensor, samples: int, iterations: int = GRIFFIN_LIM_ITERATIONS) -> Tensor:
+    def griffin_lim(
+        self, log_mels: Tensor, samples: int, known: Tensor | None = None, iterations: int = GRIFFIN_LIM_ITERATIONS
+    ) -> Tensor:
         """A waveform (..., samples) whose log-mel spectrogram approximates `log_mels` (..., frames, bands) in dB.
 
-        The phase is estimated (Griffin and Lim 1984, with the momentum of Perraudin et al. 2013).
+        The phase is estimated (Griffin and Lim 1984, with the momentum of Perraudin et al. 2013). `known`: the first
+        samples (..., known samples) of the waveform, which the rest continues; they are returned unchanged.
         """
-        # Linear power spectrum by the multiplicative updates of Lee and Seung (2001), so that it is never negative.
+        # A waveform shorter than a window has nothing to reflect at its ends, so it is computed longer.
+        length = max(samples, self.window)
+        magnitudes = self._magnitudes(log_mels).reshape(-1, log_mels.shape[-2], self.window // 2 + 1).transpose(1, 2)
+        magnitudes = pad(magnitudes, (0, max(0, self.frames(length) - magnitudes.shape[-1])))
+        begin = None if known is None else known.reshape(-1, known.shape[-1])
+
+        hann = torch.hann_window(self.window, device=log_mels.device)
+        phases, previous = torch.ones_like(magnitudes, dtype=torch.complex64), None
+        for _ in range(iterations):
+            spectrum = self._stft(self._istft(magnitudes * phases, length, hann, begin), hann, "reflect")
+            phases = spectrum if previous is None else spectrum - GRIFFIN_LIM_MOMENTUM * previous
+            phases = phases / (phases.abs() + 1e-16)
+            previous = spectrum
+        waveform = self._istft(magnitudes * phases, length, hann, begin)
+        return waveform[:, :samples].reshape(*log_mels.shape[:-2], samples)
+
+    def _magnitudes(self, log_mels: Tensor) -> Tensor:
+        """Magnitudes (..., frames, frequencies) of an STFT with that log-mel spectrogram (..., frames, bands)."""
+        # By the multiplicative updates of Lee and Seung (2001), so that the power is never negative.
         filters = self.filters.to(log_mels)
         hann = torch.hann_window(self.window, device=log_mels.device)
         target = (10 ** (log_mels / 10) * hann.square().sum()) @ filters.T
         power = torch.ones_like(target)
         for _ in range(NONNEGATIVE_ITERATIONS):
             power = power * target / (power @ filters @ filters.T).clamp(min=LOG_FLOOR_POWER)
+        return power.sqrt()
 
-        # Phase. A waveform shorter than a window has nothing to reflect at its ends, so it is computed longer.
-        magnitudes = power.sqrt().reshape(-1, *power.shape[-2:]).transpose(1, 2)
-        length = max(samples, self.window)
-        magnitudes = pad(magnitudes, (0, max(0, self.frames(length) - magnitudes.shape[-1])))
-        waveform = functional.griffinlim(
-            magnitudes, hann, self.window, self.hop, self.window, power=1.0, n_iter=iterations, momentum=0.99,
-            length=length, rand_init=False,
-        )  # fmt: skip
-        return waveform[:, :samples].reshape(*log_mels.shape[:-2], samples)
+    def _istft(self, spectrum: Tensor, length: int, hann: Tensor, known: Tensor | None) -> Tensor:
+        """The waveform (batch, length) of an STFT, beginning with the samples `known` (batch, known samples)."""
+        waveform = torch.istft(spectrum, self.window, self.hop, window=hann, center=True, length=length)
+        return waveform if known is None else torch.cat([known, waveform[:, known.shape[1] :]], dim=1)
 
     def with_phase_of(self, waveform: Tensor, log_mel: Tensor) -> Tensor:
         """The waveform (samples,) with its own phase, and the magnitudes that `log_mel` (frames, bands) in dB
@@ -103,9 +121,9 @@ class MelSpectrogram:
         changed = torch.polar(power.clamp(min=0).sqrt().T, self._stft(waveform, hann).angle())
         return torch.istft(changed, self.window, self.hop, window=hann, center=True, length=len(waveform))
 
-    def _stft(self, waveform: Tensor, hann: Tensor) -> Tensor:
+    def _stft(self, waveform: Tensor, hann: Tensor, pad_mode: str = "constant") -> Tensor:
         return torch.stft(
-            waveform, self.window, self.hop, window=hann, center=True, pad_mode="constant", return_complex=True
+            waveform, self.window, self.hop, window=hann, center=True, pad_mode=pad_mode, return_complex=True
         )
 
 

@@ -13,11 +13,8 @@ from src import distributed, paths, runtime, training_loop
 from src.audio import vae
 from src.audio.data import Tracks, draw_excerpt
 from src.audio.losses import TERMS, objective
-from src.audio.water_filling import NEPERS_PER_DB, water_level
-from src.config import OPERATING_SDR_DB, STEMS, AudioConfig
+from src.config import STEMS, AudioConfig
 from src.metric_tables import BEST_STEM_VAE
-
-RANGE_SECONDS = 8  # of each track in which the range of the latents is measured
 
 Batch = list[tuple[Tensor, Tensor]]  # for each stem: waveforms (batch, crop), and their target SDR in dB (batch,)
 
@@ -75,28 +72,8 @@ def train(
         mean_losses=mean_losses,
         score=score,
         on_checkpoint=on_checkpoint,
-        constants=partial(latent_range, tracks=tracks),
         progress=progress,
     )
-
-
-@torch.inference_mode()
-def latent_range(model: vae.StemVAE, tracks: Tracks) -> dict[str, list]:
-    """The least and the largest value of each dimension of `z_mel` in the first seconds of every track, for each stem:
-    {"latent_range": (stems, 2, latent_dim) as nested lists}."""
-    ranges = []
-    for stem_index, stem in enumerate(STEMS):
-        latents = []
-        for stems in tracks.waveforms:
-            log_mel = model.log_mel(
-                stems[stem_index : stem_index + 1, : RANGE_SECONDS * tracks.sample_rate].to(runtime.device())
-            )
-            level = water_level(log_mel, log_mel.new_tensor([OPERATING_SDR_DB[stem_index]]), model.spectrogram)
-            label = vae.one_hot_stem(stem).to(log_mel)
-            latents.append(model.mel.encode(log_mel, label, level / NEPERS_PER_DB).mean[0])
-        values = torch.cat(latents)
-        ranges.append(torch.stack([values.amin(dim=0), values.amax(dim=0)]))
-    return {"latent_range": [[[round(v, 3) for v in row] for row in pair] for pair in torch.stack(ranges).tolist()]}
 
 
 def steps_per_epoch(config: AudioConfig, tracks: Tracks) -> int:

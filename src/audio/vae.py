@@ -338,9 +338,6 @@ class StemVAE(nn.Module):
         super().__init__()
         self.config = config
         self.spectrogram = MelSpectrogram.from_config(config)
-        # Range of each dimension of z_mel on the training tracks: least and largest value. Set by `load_model`.
-        limits = torch.tensor([-math.inf, math.inf])[:, None].expand(len(STEMS), -1, config.latent_dim)
-        self.register_buffer("latent_range", limits.clone(), persistent=False)
         self.mel = MelVAE(config)
         self.fine = nn.ModuleList(FineVAE(bins, config.fine_channels, config.sample_rate) for bins in config.mdct_bins)
 

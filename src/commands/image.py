@@ -97,14 +97,14 @@ def train(options: argparse.Namespace) -> None:
         config, protocol = image_profile(options.profile, len(digits))
         config = overridden(config, options)
         run_paths = prepare_run(paths.ImagePaths(options.run or options.profile), options, digits.complete)
-        judge = evaluation.Judge(data.load_mnist("validation"), protocol) if distributed.is_main() else None
+        scorer = evaluation.Scorer(data.load_mnist("validation"), protocol) if distributed.is_main() else None
 
         def on_checkpoint(run: training.Run) -> None:
-            judge.illustrate(run.average, run_paths, run.epoch)
+            scorer.save_examples(run.average, run_paths, run.epoch)
             scores = ", ".join(f"{metric} {metric.format(run.scores[-1][metric])}" for metric in (FID, INCEPTION_SCORE))
             print(f"\nepoch {run.epoch}: {scores} (validation digits)")
 
-        score = judge.score_checkpoint if judge else None
+        score = scorer.score_checkpoint if scorer else None
         print_training(training.train(config, digits, run_paths, score, on_checkpoint), run_paths)
 
 

@@ -57,7 +57,7 @@ def compare(minutes: float, keep: files.Keep = files.compute, progress: bool = T
     has seen 60,000 images. Scoring takes none of the minutes. `keep` is called for each part.
     """
     digits = load_mnist("train").to(runtime.device())
-    judge = evaluation.Judge(load_mnist("validation"), IMAGE_PROFILES["full"][1])
+    scorer = evaluation.Scorer(load_mnist("validation"), IMAGE_PROFILES["full"][1])
     networks = {
         "this DCGAN, 28x28": lambda: OwnDCGAN(ImageConfig(), digits),
         "DCGAN of TensorFlow's tutorial, 28x28": lambda: TensorFlowTutorial(digits),
@@ -66,13 +66,13 @@ def compare(minutes: float, keep: files.Keep = files.compute, progress: bool = T
 
     def train(name: str) -> list[dict]:
         due = _every_two_minutes_and_at_60_000_images()
-        return follow(networks[name](), judge, minutes * 60, due, name, progress=progress)
+        return follow(networks[name](), scorer, minutes * 60, due, name, progress=progress)
 
     return {
         "protocol": {
             "minutes": minutes,
             "data": digits.source,
-            "images_scored": judge.config.count,
+            "images_scored": scorer.config.count,
             "scored_on": "validation",
             "machine": runtime.describe_machine(),
         },
@@ -98,7 +98,7 @@ def _every_two_minutes_and_at_60_000_images() -> Callable[[int, float], bool]:
 
 def follow(
     network: Trainable,
-    judge: evaluation.Judge,
+    scorer: evaluation.Scorer,
     seconds: float,
     due: Callable[[int, float], bool],
     name: str,
@@ -123,8 +123,8 @@ def follow(
             if torch.cuda.is_available():
                 torch.cuda.synchronize()  # a call returns before the GPU has finished
             passed += time.perf_counter() - began
-            images = network.sample(judge.config.count, judge.config.seeds[0])
-            rows.append({"seconds": passed, "images_seen": steps * network.batch_size, **judge.score(images)})
+            images = network.sample(scorer.config.count, scorer.config.seeds[0])
+            rows.append({"seconds": passed, "images_seen": steps * network.batch_size, **scorer.score(images)})
             began = time.perf_counter()
     return rows
 
@@ -364,15 +364,15 @@ def ablate(minutes: float, keep: files.Keep = files.compute, progress: bool = Tr
     (None). `keep` is called for each training.
     """
     digits = load_mnist("train").to(runtime.device())
-    judge = evaluation.Judge(load_mnist("validation"), IMAGE_PROFILES["full"][1])
+    scorer = evaluation.Scorer(load_mnist("validation"), IMAGE_PROFILES["full"][1])
 
     def train(name: str, seed: int, seconds: float, until: float) -> dict:
         network = OwnDCGAN(replace(ImageConfig(), **VARIANTS[name], seed=seed), digits)
         interval = SCORE_EVERY_STEPS * network.batch_size
         due = lambda images_seen, _: images_seen % interval == 0  # noqa: E731
-        scores = follow(network, judge, seconds, due, f"{name}, seed {seed}", until, progress)
+        scores = follow(network, scorer, seconds, due, f"{name}, seed {seed}", until, progress)
         network.run.generator.eval()
-        return {"scores": scores, f"{FID}_no_average": judge.score_checkpoint(network.run.generator)[FID]}
+        return {"scores": scores, f"{FID}_no_average": scorer.score_checkpoint(network.run.generator)[FID]}
 
     def in_parts(name: str, seconds: float, until: float) -> list[dict]:
         part = f"{name}, {'FID 1' if until > 0 else 'ablation'}, seed "

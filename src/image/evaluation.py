@@ -39,7 +39,7 @@ GRID_SEED = 0  # seed of the sample grids
 ALL_DIGITS = "0123456789"
 
 
-class Judge:
+class Scorer:
     """Scores generated digits against one set of real digits; the real set is described once."""
 
     def __init__(self, real: Digits, config: EvaluationConfig):
@@ -79,7 +79,7 @@ class Judge:
             "digit_shares": shares,
         }
 
-    def illustrate(self, model: dcgan.Generator, run_paths: paths.ImagePaths, epoch: int) -> None:
+    def save_examples(self, model: dcgan.Generator, run_paths: paths.ImagePaths, epoch: int) -> None:
         """Write the sample grid of a checkpoint: all digits in a row, each row from one latent. Every checkpoint shows
         the same latents."""
         if model.classes:
@@ -107,20 +107,20 @@ def evaluate(
     network, not_measured = _load_inception(inception)
     train, validation, test = (load_mnist(split) for split in SPLITS)
     held_out = _first(validation, config.count)
-    judge = Judge(test, config)
+    scorer = Scorer(test, config)
     sets = [generate.sample(model, config.count, seed) for seed in config.seeds]
     asked = [generate.draw_digits(config.count, seed) if model.classes else None for seed in config.seeds]
     with tqdm(total=len(sets) + 3, desc="evaluate", unit="set", disable=not progress) as bar:
         rows = []
         for images, digits in zip(sets, asked, strict=True):
-            rows.append(judge.score_all(images, digits))
+            rows.append(scorer.score_all(images, digits))
             bar.update()
-        real = _score_real(held_out, judge)
+        real = _score_real(held_out, scorer)
         final = {name: _over_seeds([row[name] for row in rows], real[name]) for name in rows[0]}
         if network:
             final |= _inception_metrics(network, sets, held_out.images, test.images, config)
         bar.update()
-        references = _fid_references(sets[0], train, held_out, judge)
+        references = _fid_references(sets[0], train, held_out, scorer)
         neighbours = _memorisation(sets[0], test, train)
         bar.update()
         if model.classes and config.classifier_epochs:
@@ -176,11 +176,11 @@ def _first(digits: Digits, count: int) -> Digits:
     return Digits(digits.images[:count], digits.labels[:count], digits.source)
 
 
-def _score_real(held_out: Digits, judge: Judge) -> dict[str, float | list[float]]:
+def _score_real(held_out: Digits, scorer: Scorer) -> dict[str, float | list[float]]:
     """The reference value of each metric."""
-    real = judge.score_all(held_out.images)
-    real[INCEPTION_SCORE] = metrics.inception_score(judge.logits, judge.config.splits)
-    real[DIGIT_ACCURACY] = classifiers.accuracy(judge.logits, judge.real.labels)
+    real = scorer.score_all(held_out.images)
+    real[INCEPTION_SCORE] = metrics.inception_score(scorer.logits, scorer.config.splits)
+    real[DIGIT_ACCURACY] = classifiers.accuracy(scorer.logits, scorer.real.labels)
     return real
 
 
@@ -216,15 +216,17 @@ def _classification_accuracy(model: dcgan.Generator, train: Digits, test: Digits
     return _over_seeds(accuracies, sum(real) / len(real))
 
 
-def _fid_references(generated: Tensor, train: Digits, validation: Digits, judge: Judge) -> dict[str, dict[str, float]]:
+def _fid_references(
+    generated: Tensor, train: Digits, validation: Digits, scorer: Scorer
+) -> dict[str, dict[str, float]]:
     """FID of real and of generated digits, each against the test and against the validation digits."""
     chosen = torch.randperm(len(train), generator=runtime.random_stream(0))[: len(generated)]
     images = {"random_training": train.images[chosen], "validation": validation.images, "generated": generated}
-    features = {name: classifier.describe(judge.classifier, of)[0] for name, of in images.items()}
+    features = {name: classifier.describe(scorer.classifier, of)[0] for name, of in images.items()}
     return {
         name: {
             against: metrics.frechet_distance(reference, own)
-            for against, reference in (("test", judge.features), ("validation", features["validation"]))
+            for against, reference in (("test", scorer.features), ("validation", features["validation"]))
             if name != against
         }
         for name, own in features.items()

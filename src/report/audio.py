@@ -13,7 +13,6 @@ from src.files import load_json, save_figure
 from src.metric_tables import (
     BEST_STEM_VAE,
     CLOSED_FORM_RATE,
-    FRECHET,
     MEL_ERROR,
     MEL_RATE,
     MSE,
@@ -21,7 +20,6 @@ from src.metric_tables import (
     OPINION,
     RATE,
     RATE_MEAN,
-    RECOGNISED,
     SDR,
     SDR_GLOBAL,
     SI_SDR,
@@ -40,11 +38,6 @@ BASELINE_LABELS = {
     "griffin_lim_decoded_mel": "Griffin-Lim from the mel decoded from `z_mel`",
     "oracle_phase": "oracle phase: decoded magnitudes, the source's own phase",
 }
-GENERATED_LABELS = {
-    "generated": "drawn from the prior of `z_mel`, Griffin-Lim",
-    "real_through_griffin_lim": "real excerpts of other test tracks, through Griffin-Lim",
-    "real": "real excerpts of other test tracks (floor)",
-}
 # Of the project that this one reimplements: claimed, and computed from its own saved files.
 CLAIMED = {SDR: "18.2", SNR: "21.5", MSE: "0.0042"}
 SAVED_FILES = {SDR: "-0.001"}
@@ -54,7 +47,7 @@ def template_values(run_paths: paths.AudioPaths) -> dict[str, str | int]:
     """The template's values for stems. Raises CheckpointError if a JSON file is missing or damaged."""
     metrics = load_json(run_paths.metrics)
     classifier = load_json(run_paths.classifier.with_suffix(".json"))
-    protocol, generated = metrics["protocol"], metrics["generated"]
+    protocol = metrics["protocol"]
     speeds = metrics["speed"]
     return dict(
         audio_tracks=protocol["tracks"],
@@ -64,9 +57,6 @@ def template_values(run_paths: paths.AudioPaths) -> dict[str, str | int]:
         audio_perceptual=perceptual_table(metrics),
         audio_baselines=baseline_table(metrics),
         audio_resampled=resampled_table(metrics),
-        audio_generated=generated_table(metrics),
-        audio_generated_seconds=f"{generated['seconds']:g}",
-        audio_generated_count=generated["count"],
         audio_classifier=f"{classifier['accuracy']['test']:.1%}",
         audio_checkpoints=checkpoint_table(metrics),
         audio_best_epoch=best_epoch(metrics),
@@ -175,16 +165,6 @@ def resampled_table(metrics: dict) -> str:
     }
     rows = [[label, *(f"{metrics['resampled'][stem][key]:.2f}" for stem in STEMS)] for key, label in labels.items()]
     return table(["", *STEMS], rows)
-
-
-def generated_table(metrics: dict) -> str:
-    """Fréchet distance and classifier accuracy of generated clips and of the reference rows."""
-    rows = []
-    for key, label in GENERATED_LABELS.items():
-        row = metrics["generated"][key]
-        shares = [f"{row[f'{RECOGNISED}_by_stem'][stem]:.0%}" for stem in STEMS]
-        rows.append([label, FRECHET.format(row[FRECHET]), f"{row[RECOGNISED]:.1%}", *shares])
-    return table(["", FRECHET.label, RECOGNISED.label, *STEMS], rows)
 
 
 def checkpoint_table(metrics: dict) -> str:

@@ -103,7 +103,7 @@ def reference_table(metrics: dict) -> str:
     names = {
         "random_training": "random training digits",
         "validation": "validation digits (held out)",
-        "generated": "generated digits",
+        "generated": "generated digits, first seed",
     }
     rows = [
         [label, *(FID.format(references[name][of]) if of in references[name] else "-" for of in ("test", "validation"))]
@@ -119,8 +119,9 @@ def checkpoint_table(metrics: dict) -> str:
          INCEPTION_SCORE.format(row[INCEPTION_SCORE])]
         for row in metrics["checkpoints"]
     ]  # fmt: skip
-    real = [metric.format(metrics["final"][metric]["real"]) for metric in (FID, INCEPTION_SCORE)]
-    rows.append(["real digits", "", *real])
+    rows.append(
+        ["random training digits", "", FID.format(metrics["fid_references"]["random_training"]["validation"]), ""]
+    )
     return table(["epoch", "minutes of training", FID.label, INCEPTION_SCORE.label], rows)
 
 
@@ -225,9 +226,13 @@ def score_curves(metrics: dict) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 4), layout="constrained")
         left, right = figure.subplots(1, 2)
-        for metric, axes in ((FID, left), (INCEPTION_SCORE, right)):
+        references = (
+            (FID, left, "random training digits", metrics["fid_references"]["random_training"]["validation"]),
+            (INCEPTION_SCORE, right, "real test digits", metrics["final"][INCEPTION_SCORE]["real"]),
+        )
+        for metric, axes, name, reference in references:
             axes.plot(epochs, [row[metric] for row in rows], "o-", color=BLUE, label="generated")
-            axes.axhline(metrics["final"][metric]["real"], color=ORANGE, linestyle="--", label="real digits")
+            axes.axhline(reference, color=ORANGE, linestyle="--", label=name)
             axes.set(xlabel="epoch", ylabel=metric.label)
             axes.legend()
         left.set_yscale("log")

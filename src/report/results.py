@@ -5,7 +5,7 @@ from string import Template
 
 from src import paths
 from src.files import save_text
-from src.report import audio, image
+from src.report import audio, flow, image
 
 TEMPLATE = Path(__file__).with_name("results.md.template")
 
@@ -22,12 +22,14 @@ def write(
         OutputError: a file cannot be written.
     """
     text = render(image_paths, audio_paths)  # first, since it fails if a file is missing
-    figures = image.write_figures(image_paths) + audio.write_figures(audio_paths)
+    flow_paths = paths.FlowPaths(audio_paths.run, audio_paths.root)
+    figures = image.write_figures(image_paths) + audio.write_figures(audio_paths) + flow.write_figures(flow_paths)
     save_text(page, text)
     return [*figures, page]
 
 
 def render(image_paths: paths.ImagePaths = paths.IMAGE, audio_paths: paths.AudioPaths = paths.AUDIO) -> str:
     """The text of RESULTS.md. Raises CheckpointError if a JSON file is missing or damaged."""
-    values = image.template_values(image_paths) | audio.template_values(audio_paths)
+    flow_paths = paths.FlowPaths(audio_paths.run, audio_paths.root)
+    values = image.template_values(image_paths) | audio.template_values(audio_paths) | flow.template_values(flow_paths)
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(values)

@@ -55,14 +55,14 @@ def test_rates_are_compared_at_equal_sdr():
     }  # fmt: skip
 
 
-def test_judge_scores_alike_every_time_and_shows_its_example(model, tracks, tmp_path):
-    judge = evaluation.Judge(tracks)
-    first = judge.score_checkpoint(model)
+def test_scorer_scores_alike_every_time_and_shows_its_example(model, tracks, tmp_path):
+    scorer = evaluation.Scorer(tracks)
+    first = scorer.score_checkpoint(model)
     torch.manual_seed(77)
-    assert judge.score_checkpoint(model) == first
+    assert scorer.score_checkpoint(model) == first
     assert set(first) == {"objective_kbit_s", *STEMS}
     run_paths = paths.AudioPaths("trial", tmp_path)
-    judge.illustrate(model, run_paths, 5)
+    scorer.save_examples(model, run_paths, 5)
     assert run_paths.spectrogram(5).is_file()
     assert all(run_paths.reconstruction(5, stem).is_file() for stem in STEMS)
 
@@ -100,24 +100,21 @@ def small_world(tracks, monkeypatch) -> None:
 
 
 def test_the_whole_protocol_on_a_small_model(model, small_world):
-    config = AudioEvaluationConfig(
-        curve_sdr_db=(8.0, 14.0), perceptual_sdr_db=(8.0,), equal_sdr_db=(10.0,), generated=2, tracks=2
-    )
+    config = AudioEvaluationConfig(curve_sdr_db=(8.0, 14.0), perceptual_sdr_db=(8.0,), equal_sdr_db=(10.0,), tracks=2)
     measured = evaluation.evaluate(model, config)
     parts = {"final", "curve", "closed_form", "equal_sdr", "perceptual", "baselines"}
-    assert set(measured) == parts | {"protocol", "calibration", "resampled", "generated"}
+    assert set(measured) == parts | {"protocol", "calibration", "resampled"}
     assert measured["protocol"]["tracks"] == 2
     for stem in STEMS:
         assert [row["fill"] for row in measured["perceptual"][stem]] == [0.0, config.fill]
         curve = measured["curve"][stem]
         assert curve[0]["rate_kbit_s"] < curve[1]["rate_kbit_s"]
-    assert measured["generated"]["count"] == 8
 
 
 def test_an_interrupted_measurement_goes_on_and_ends_in_the_same_scores(model, small_world, tmp_path):
     config = AudioEvaluationConfig(
         curve_sdr_db=(8.0, 14.0), perceptual_sdr_db=(8.0,), calibration_sdr_db=(8.0,), calibration_fills=(0.5,),
-        equal_sdr_db=(10.0,), generated=2, tracks=1,
+        equal_sdr_db=(10.0,), tracks=1,
     )  # fmt: skip
     whole = json.dumps(evaluation.evaluate(model, config))
     computed = []
@@ -135,14 +132,14 @@ def test_an_interrupted_measurement_goes_on_and_ends_in_the_same_scores(model, s
 
             return super().__call__(name, counted, *arguments)
 
-    for stop_after in (3, 9, 20, 34, 36):  # of 37 parts: in the calibration, a stem, resampling, before the last
+    for stop_after in (3, 9, 20, 33, 35):  # of 36 parts: in the calibration, a stem, resampling, before the last
         with pytest.raises(Stop):
             evaluation.evaluate(model, config, keep=Interrupted(tmp_path / "partial.json", {"weights": "a"}))
         assert len(computed) == stop_after
     stop_after = None
     again = evaluation.evaluate(model, config, keep=Interrupted(tmp_path / "partial.json", {"weights": "a"}))
     assert json.dumps(again) == whole
-    assert len(computed) == len(set(computed)) == 37
+    assert len(computed) == len(set(computed)) == 36
 
 
 def test_remeasuring_yields_recorded_beside_measured_values(model, tracks, monkeypatch, tmp_path):
@@ -184,10 +181,10 @@ def test_speeds_are_positive(model, tracks):
 def test_a_stem_that_is_silent_in_all_validation_tracks_is_named(tracks):
     silent = replace(tracks, waveforms=tuple(stems * torch.tensor([1, 0, 1, 1])[:, None] for stems in tracks.waveforms))
     with pytest.raises(DataError, match="the bass of all validation tracks are silent"):
-        evaluation.Judge(silent)
+        evaluation.Scorer(silent)
 
 
 def test_a_very_short_track_does_not_cut_the_others(tracks):
     short = replace(tracks, waveforms=(*tracks.waveforms, torch.ones(4, 100)), names=(*tracks.names, "d"))
-    for own, of_all in zip(evaluation.Judge(short).stems, evaluation.Judge(tracks).stems, strict=True):
+    for own, of_all in zip(evaluation.Scorer(short).stems, evaluation.Scorer(tracks).stems, strict=True):
         assert torch.equal(own, of_all)

@@ -1,42 +1,128 @@
-"""Generating and interpolating: the prior that is sampled, determinism, shapes."""
+"""Generated sound: determinism, lengths and bounds; variations, continuations, interpolations."""
 
+import numpy as np
 import pytest
 import torch
 
-from src import runtime
-from src.audio import generate, vae
-from src.config import STEMS
+from src.audio import flow, generate
+from src.audio.spectrogram import MelSpectrogram
+from src.config import FlowConfig
 
 RATE = 22050
+MEL = MelSpectrogram(RATE, 40, 1024, 256)
 
 
-def test_sampled_latents_follow_the_prior_that_scores_them(model, monkeypatch):
-    """Frame by frame through a window of the past, or all at once over the whole sequence: the same prior."""
-    seen = {}
-    decode = model.mel.decode
-    monkeypatch.setattr(
-        model.mel, "decode", lambda latent, stems, frames: seen.update(latent=latent) or decode(latent, stems, frames)
+@pytest.fixture(scope="module")
+def small_flow() -> flow.StemFlow:
+    """Untrained, with every weight at random, so that nothing is a special case."""
+    torch.manual_seed(1)
+    model = flow.StemFlow(FlowConfig(mel_bands=40, latent_dim=8, width=16, blocks=2)).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.05)
+    model.mean[0] = 10.0  # about -30 dB
+    model.rest_deviation.fill_(0.1)
+    return model
+
+
+@pytest.fixture(scope="module")
+def tone() -> torch.Tensor:
+    """Two seconds of a chord."""
+    times = torch.arange(2 * RATE) / RATE
+    return sum(torch.sin(2 * torch.pi * frequency * times) for frequency in (220, 330, 550)) * 0.1
+
+
+def test_a_sample_depends_on_stem_seed_and_number_alone(small_flow):
+    three = generate.sample(small_flow, "drums", 3, 1.0, seed=7)
+    assert three.shape == (3, RATE)
+    assert three.dtype == np.float32
+    assert np.array_equal(generate.sample(small_flow, "drums", 1, 1.0, seed=7), three[:1])
+    assert not np.allclose(three[0], three[1])
+    for other in (("bass", 7), ("drums", 8)):
+        assert not np.allclose(generate.sample(small_flow, other[0], 1, 1.0, seed=other[1])[0], three[0])
+
+
+@pytest.mark.parametrize("seconds", [1 / RATE, 0.01, 0.5, 13.7])
+def test_a_sample_has_the_length_asked_for_and_stays_below_full_scale(small_flow, seconds):
+    waveform = generate.sample(small_flow, "vocals", 1, seconds)[0]
+    assert len(waveform) == int(seconds * RATE)
+    assert np.isfinite(waveform).all()
+    assert np.abs(waveform).max() <= 1
+
+
+def test_wrong_arguments_are_refused(small_flow, tone):
+    for arguments, message in (
+        (("flute",), "unknown stem"),
+        (("vocals", 0), "at least 1"),
+        (("vocals", 1, 1e-6), "1e-06 s"),
+        (("vocals", 1, 601.0), "up to 600 s"),
+        (("vocals", 1, float("nan")), "nan s"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            generate.sample(small_flow, *arguments)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        generate.vary(small_flow, tone, "bass", strength=1.5)
+    for function in (generate.vary, generate.extend):
+        with pytest.raises(ValueError, match=r"lasts 0\.05 s"):
+            function(small_flow, tone[:1024], "bass")
+    with pytest.raises(ValueError, match="continuation of 601"):
+        generate.extend(small_flow, tone, "bass", 601.0)
+
+
+def test_a_loud_waveform_is_made_quieter_and_no_other():
+    assert np.array_equal(generate.limit(np.array([0.5, -0.9])), [0.5, -0.9])
+    assert np.array_equal(generate.limit(np.array([0.5, -2.0])), [0.25, -1.0])
+
+
+def test_phase_found_in_blocks_is_as_good_as_at_once(tone):
+    """Four blocks, against one: the same error of the spectrogram, also where the blocks join."""
+    stream = torch.Generator().manual_seed(0)
+    sound = tone.repeat(10) * (1 + torch.sin(torch.arange(20 * RATE) / RATE * 9)) / 2
+    sound = sound + 0.01 * torch.randn(len(sound), generator=stream)
+    log_mel = MEL.log_mel(sound)
+    waveforms = (
+        torch.from_numpy(generate.mel_to_waveform(MEL, log_mel, len(sound))),
+        MEL.griffin_lim(log_mel, len(sound)),
     )
-    mels = generate.sample_log_mels(model, "drums", 2, 3.0, seed=7)
-    assert mels.shape == (2, int(3 * RATE) // 256 + 1, 40)
-    with torch.no_grad():
-        prior = model.mel.prior(seen["latent"], vae.one_hot_stem("drums", 2))
-    noise = (seen["latent"] - prior.mean) / (prior.log_variance / 2).exp()
-    again = generate.sample_log_mels(model, "drums", 1, 3.0, seed=7)
-    torch.testing.assert_close(again, mels[:1], atol=1e-3, rtol=0)
-    for row in range(2):
-        drawn = torch.randn(noise.shape[1:], generator=runtime.random_stream(7, STEMS.index("drums"), row))
-        torch.testing.assert_close(noise[row], drawn, atol=1e-3, rtol=0)
+    in_blocks, at_once = ((MEL.log_mel(waveform) - log_mel).abs().mean(1) for waveform in waveforms)
+    assert in_blocks.mean() < 1.05 * at_once.mean() + 0.05
+    seams = [block * generate.PHASE_BLOCK // 256 for block in (1, 2, 3)]
+    assert max(in_blocks[seam - 3 : seam + 4].mean() for seam in seams) < 2 * in_blocks.mean()
 
 
-def test_generated_sound_has_the_length_asked_for(model):
-    assert generate.sample(model, "vocals", count=2, seconds=0.5).shape == (2, RATE // 2)
-    with pytest.raises(ValueError, match="unknown stem"):
-        generate.sample(model, "flute")
-    with pytest.raises(ValueError, match="at least 1"):
-        generate.sample(model, "vocals", count=0)
-    with pytest.raises(ValueError, match="1e-06 s"):
-        generate.sample(model, "vocals", seconds=1e-6)
+def test_a_variation_moves_away_from_its_source_with_its_strength(small_flow, tone):
+    """Strength 0 gives the waveform of the source's own spectrogram, above the floor of -80 dB."""
+    own = MEL.log_mel(tone).clamp(min=-80)
+
+    def distance(waveform: np.ndarray) -> float:
+        assert len(waveform) == len(tone)
+        return (MEL.log_mel(torch.from_numpy(waveform)).clamp(min=-80) - own).square().mean().sqrt().item()
+
+    none, half, full = (distance(generate.vary(small_flow, tone, "other", strength)) for strength in (0.0, 0.5, 1.0))
+    assert none == pytest.approx(distance(generate.mel_to_waveform(MEL, own, len(tone))), rel=0.1)
+    assert none < half < full
+
+
+def test_a_full_variation_forgets_its_source(small_flow, tone):
+    one, other = (generate.vary(small_flow, sound, "other", 1.0) for sound in (tone, tone.flip(0) * 0.3))
+    np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_a_continuation_begins_with_the_recording_itself(small_flow, tone):
+    long = generate.extend(small_flow, tone, "bass", 1.5, seed=2)
+    assert len(long) == len(tone) + int(1.5 * RATE)
+    assert np.array_equal(long[: len(tone)], tone.numpy())
+    assert np.abs(long).max() <= 1
+    other = generate.extend(small_flow, tone, "bass", 1.5, seed=3)
+    assert not np.allclose(other[len(tone) :], long[len(tone) :])
+    changed = tone.clone()
+    changed[-RATE:] *= 0.1
+    assert not np.allclose(generate.extend(small_flow, changed, "bass", 1.5, seed=2)[len(tone) :], long[len(tone) :])
+    # Of a long recording, only the end counts.
+    earlier = torch.cat([torch.zeros(5 * RATE), tone.repeat(2)])
+    assert np.array_equal(
+        generate.extend(small_flow, earlier, "bass", 1.5)[-RATE:],
+        generate.extend(small_flow, tone.repeat(2), "bass", 1.5)[-RATE:],
+    )
 
 
 def test_interpolation_ends_at_the_posteriors_of_its_ends(model, sound):
@@ -48,12 +134,3 @@ def test_interpolation_ends_at_the_posteriors_of_its_ends(model, sound):
     torch.testing.assert_close(same[0], same[1], atol=1e-3, rtol=0)
     with pytest.raises(ValueError, match="at least its 2 ends"):
         generate.interpolate(model, first, second, ("bass", "vocals"), steps=1)
-
-
-@pytest.mark.parametrize("stem", STEMS)
-def test_sound_of_the_published_model_is_finite(stem):
-    """Without the limits of `latent_range`, the vocals of some of these seeds diverge."""
-    model = vae.load_model()
-    assert torch.isfinite(model.latent_range).all()
-    log_mels = torch.cat([generate.sample_log_mels(model, stem, 20, 6.0, seed) for seed in range(5)])
-    assert torch.isfinite(log_mels).all()

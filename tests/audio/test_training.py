@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from src import checkpoints, paths, training_loop
-from src.audio import generate, losses, training, vae
+from src.audio import losses, training, vae
 from src.audio.data import Tracks
-from src.audio.water_filling import NEPERS_PER_DB, water_level
-from src.config import OPERATING_SDR_DB, STEMS, AudioConfig
+from src.config import STEMS, AudioConfig
 from src.errors import CheckpointError
 from tests import small_run
 from tests.campaigns import kills
@@ -111,27 +110,8 @@ def test_a_checkpoint_alone_rebuilds_its_model(tracks, tmp_path):
     run = training.train(replace(SMALL, epochs=2), tracks, run_paths, progress=False)
     of_state, published = (vae.load_model(path) for path in (checkpoints.state_path(run_paths, 2), run_paths.weights))
     assert of_state.config == published.config == run.config
-    expected = generate.sample_log_mels(run.average, "bass", 1, 1.0)
-    assert torch.equal(generate.sample_log_mels(of_state, "bass", 1, 1.0), expected)
-    assert torch.isinf(run.average.latent_range).all()
-    measured = training.latent_range(run.average, tracks)["latent_range"]
-    assert torch.equal(published.latent_range, torch.tensor(measured))
-    run.average.latent_range.copy_(published.latent_range)
-    torch.testing.assert_close(
-        generate.sample_log_mels(published, "bass", 1, 1.0), generate.sample_log_mels(run.average, "bass", 1, 1.0)
-    )
-
-
-def test_the_range_of_the_latents_is_that_of_their_means(tracks):
-    model = vae.StemVAE(SMALL).eval()
-    low, high = torch.tensor(training.latent_range(model, tracks.first(1))["latent_range"])[0]
-    stem = tracks.waveforms[0][:1, : 8 * tracks.sample_rate]
-    log_mel = model.log_mel(stem)
-    level = water_level(log_mel, torch.tensor([float(OPERATING_SDR_DB[0])]), model.spectrogram)
-    with torch.no_grad():
-        means = model.mel.encode(log_mel, vae.one_hot_stem("drums"), level / NEPERS_PER_DB).mean[0]
-    torch.testing.assert_close(low, means.amin(0), atol=1e-3, rtol=0)
-    torch.testing.assert_close(high, means.amax(0), atol=1e-3, rtol=0)
+    assert all(torch.equal(part, run.average.state_dict()[name]) for name, part in of_state.state_dict().items())
+    assert all(torch.equal(part, run.average.state_dict()[name]) for name, part in published.state_dict().items())
 
 
 def test_resumed_run_has_the_bits_of_one_never_stopped(tracks, tmp_path):

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from src import checkpoints, cli, config, paths
-from src.audio import data, evaluation, reconstruct
+from src.audio import data, evaluation, flow_evaluation, reconstruct
 from src.audio.data import Tracks
 from src.audio.sound_files import read_audio, write_audio
-from src.config import AudioConfig, AudioEvaluationConfig
+from src.config import AudioConfig, AudioEvaluationConfig, FlowConfig, FlowEvaluationConfig
 
 RATE = 22050
 
@@ -45,6 +45,22 @@ def test_reconstruct_keeps_length_rate_and_channels(capsys, tmp_path, stereo):
     assert 10 * np.log10(np.square(original).sum() / np.square(original - again).sum()) > 12
 
 
+def test_vary_and_continue_a_recording(capsys, tmp_path, stereo):
+    varied, continued = tmp_path / "varied.wav", tmp_path / "continued.flac"
+    status, out, _ = run(capsys, "audio", "generate", "--like", stereo, "--strength", 0.3, "--output", varied)
+    assert status == 0 and "wrote a variation of" in out and "strength 0.3" in out
+    assert read_audio(varied)[0].shape == (1, RATE)
+    status, out, _ = run(
+        capsys, "audio", "generate", "--continue", stereo, "--stem", "bass", "--seconds", 2, "--output", continued
+    )
+    assert status == 0 and "and 2 s more, as bass" in out
+    assert read_audio(continued)[0].shape == (1, 3 * RATE)
+    status, _, error = run(
+        capsys, "audio", "generate", "--like", stereo, "--strength=2", "--output", tmp_path / "x.wav"
+    )
+    assert status == 1 and "between 0 and 1" in error
+
+
 def test_generate_and_interpolate_write_sound(capsys, tmp_path, stereo):
     assert run(capsys, "audio", "generate", "--stem", "drums", "--seconds", 2, "--output", tmp_path / "a.wav")[0] == 0
     assert read_audio(tmp_path / "a.wav")[0].shape == (1, 2 * RATE)
@@ -64,7 +80,14 @@ def test_generate_and_interpolate_write_sound(capsys, tmp_path, stereo):
         (("reconstruct", "README.md", "again.wav"), "README.md cannot be decoded"),
         (("reconstruct", "a.wav", "again.mid"), "cannot write again.mid: end its name in .wav, .flac, .ogg, .mp3"),
         (("reconstruct", "a.wav", "README.md"), "README.md exists: add --overwrite"),
-        (("generate", "--stem", "drums", "--seconds", "1e9", "--output", "a.wav"), "up to 6 s"),
+        (("generate", "--stem", "drums", "--seconds", "1e9", "--output", "a.wav"), "up to 600 s"),
+        (("generate", "--output", "a.wav"), "add --stem, or a recording with --like or --continue"),
+        (("generate", "--like", "a.wav", "--output", "b.wav"), "a.wav cannot be decoded"),
+        (("generate", "--like", "a.wav", "--seconds", "3", "--output", "b.wav"), "as long as its recording"),
+        (("generate", "--stem", "bass", "--strength", "0.3", "--output", "b.wav"), "--strength belongs to --like"),
+        (("evaluate-flow", "--run", "nowhere"), "flow.safetensors does not exist"),
+        (("evaluate-flow", "--profile", "quick", "--overwrite"), "name another --run"),
+        (("train-flow", "--run", "new", "--epochs", "0"), "epochs is 0"),
         (("interpolate", "a.wav", "b.wav", "--output", "c.wav"), "a.wav cannot be decoded"),
         (("generate", "--stem", "drums", "--seed", "-1", "--output", "a.wav"), "seed is -1: it must lie between 0"),
         (("generate", "--stem", "drums", "--model", ".", "--output", "a.wav"), ". is a folder"),
@@ -112,7 +135,7 @@ def small(monkeypatch, tmp_path) -> paths.AudioPaths:
     )
     protocol = AudioEvaluationConfig(
         curve_sdr_db=(8.0, 14.0), perceptual_sdr_db=(8.0,), calibration_sdr_db=(8.0,), calibration_fills=(0.5,),
-        equal_sdr_db=(10.0,), generated=2, tracks=1,
+        equal_sdr_db=(10.0,), tracks=1,
     )  # fmt: skip
     monkeypatch.setitem(config.AUDIO_PROFILES, "quick", (training, protocol))
     monkeypatch.setattr(config, "_lengthen", lambda settings, ratio: settings)
@@ -128,13 +151,43 @@ def test_train_then_evaluate(capsys, small, monkeypatch):
     assert status == 0
     assert "epoch 1: objective" in out and "rates near 18.2 dB: drums" in out
     assert small.weights.is_file() and small.spectrogram(1).is_file() and small.reconstruction(1, "bass").is_file()
-    measure_generated = evaluation.measure_generated
-    monkeypatch.setattr(evaluation, "measure_generated", interrupt)
+    measure = evaluation._resample_stem
+    monkeypatch.setattr(evaluation, "_resample_stem", interrupt)
     assert run(capsys, "audio", "evaluate", "--profile", "quick", "--run", "mine")[0] == cli.INTERRUPTED
     assert small.partial_metrics.is_file() and not small.metrics.is_file()
-    monkeypatch.setattr(evaluation, "measure_generated", measure_generated)
+    monkeypatch.setattr(evaluation, "_resample_stem", measure)
     status, out, _ = run(capsys, "audio", "evaluate", "--profile", "quick", "--run", "mine")
     assert status == 0 and "vocals  SDR" in out and small.metrics.is_file()
-    assert "audio_metrics.partial.json, with 36 finished parts" in out and not small.partial_metrics.exists()
+    assert "audio_metrics.partial.json, with 32 finished parts" in out and not small.partial_metrics.exists()
     status, out, _ = run(capsys, "audio", "evaluate", "--profile", "quick", "--model", checkpoints.state_path(small, 1))
     assert status == 0 and "wrote" not in out
+
+
+def test_train_a_flow_then_evaluate_it(capsys, monkeypatch, tmp_path):
+    stream = torch.Generator().manual_seed(0)
+    waveforms = tuple(0.1 * torch.randn(4, 4 * RATE, generator=stream) for _ in range(2))
+    tracks = Tracks(waveforms, ("a", "b"), RATE, "MUSDB18-7s")
+    for module in (data, flow_evaluation):
+        monkeypatch.setattr(module, "load_musdb18", lambda split, sample_rate: tracks)
+    flow_paths = paths.FlowPaths
+    monkeypatch.setattr(paths, "FlowPaths", lambda run: flow_paths(run, tmp_path))
+    training = FlowConfig(latent_dim=8, width=8, blocks=1, epochs=1, passes_per_epoch=1, checkpoint_every=1)
+    protocol = FlowEvaluationConfig(count=2, seeds=(0,), neighbours=1, minutes=1, strengths=(0.5,))
+    monkeypatch.setitem(config.FLOW_PROFILES, "quick", (training, protocol))
+    monkeypatch.setattr(config, "_lengthen", lambda settings, ratio: settings)
+    monkeypatch.setattr(flow_evaluation, "LONG_SECONDS", 41.0)
+    mine = flow_paths("mine", tmp_path)
+    status, out, _ = run(capsys, "audio", "train-flow", "--profile", "quick", "--run", "mine")
+    assert status == 0 and "epoch 1: flow-matching loss" in out and mine.weights.is_file()
+    measure = flow_evaluation.measure_joints
+    monkeypatch.setattr(flow_evaluation, "measure_joints", interrupt)
+    assert run(capsys, "audio", "evaluate-flow", "--profile", "quick", "--run", "mine")[0] == cli.INTERRUPTED
+    assert mine.partial_metrics.is_file() and not mine.metrics.is_file()
+    monkeypatch.setattr(flow_evaluation, "measure_joints", measure)
+    status, out, _ = run(capsys, "audio", "evaluate-flow", "--profile", "quick", "--run", "mine")
+    assert status == 0 and "with 8 finished parts" in out and mine.metrics.is_file()
+    output = tmp_path / "a.wav"
+    status, _, _ = run(
+        capsys, "audio", "generate", "--stem", "bass", "--seconds", 1, "--model", mine.weights, "--output", output
+    )
+    assert status == 0 and read_audio(output)[0].shape == (1, RATE)

@@ -4,6 +4,7 @@ import pytest
 
 from src import cli, files, paths
 from src.audio import evaluation as audio_evaluation
+from src.audio import flow_evaluation
 from src.config import STEMS
 from src.errors import DataError
 from src.image import evaluation as image_evaluation
@@ -32,7 +33,8 @@ def recorded_differences(worse: float) -> list[tuple[str, float, float, float]]:
 def test_values_that_are_clearly_worse_differ_and_rounding_does_not(capsys, monkeypatch, worse):
     rows = recorded_differences(worse)
     monkeypatch.setattr(image_evaluation, "remeasure", lambda: iter(rows[:7]))
-    monkeypatch.setattr(audio_evaluation, "remeasure", lambda: iter(rows[7:]))
+    monkeypatch.setattr(audio_evaluation, "remeasure", lambda: iter(rows[7:20]))
+    monkeypatch.setattr(flow_evaluation, "remeasure", lambda: iter(rows[20:]))
     differs = abs(worse) == 1
     assert cli.main(["verify"]) == differs
     captured = capsys.readouterr()

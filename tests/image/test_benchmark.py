@@ -26,7 +26,7 @@ class Counting:
         return (count, seed)
 
 
-class Judge:
+class Scorer:
     config = EvaluationConfig(count=5, seeds=(3,))
 
     def score(self, images):
@@ -35,7 +35,7 @@ class Judge:
 
 def test_scoring_takes_none_of_the_training_time(monkeypatch):
     network = Counting(monkeypatch)
-    rows = benchmark.follow(network, Judge(), 7.5, lambda images, seconds: images % 30 == 0, "x", progress=False)
+    rows = benchmark.follow(network, Scorer(), 7.5, lambda images, seconds: images % 30 == 0, "x", progress=False)
     assert [row["seconds"] for row in rows] == [3.0, 6.0, 8.0]
     assert [row["images_seen"] for row in rows] == [30, 60, 80]
     assert all(row["fid_mnist"] == 1.0 for row in rows)
@@ -43,7 +43,7 @@ def test_scoring_takes_none_of_the_training_time(monkeypatch):
 
 def test_training_ends_at_the_score_that_was_wanted(monkeypatch):
     network = Counting(monkeypatch)
-    rows = benchmark.follow(network, Judge(), 60.0, lambda images, _: images % 30 == 0, "x", until=1.0, progress=False)
+    rows = benchmark.follow(network, Scorer(), 60.0, lambda images, _: images % 30 == 0, "x", until=1.0, progress=False)
     assert [row["seconds"] for row in rows] == [3.0]
 
 

@@ -31,7 +31,7 @@ SMALL = EvaluationConfig(count=60, seeds=(1, 2), kid_subsets=2, kid_subset_size=
 
 def test_evaluation_reports_mean_and_deviation_over_seeds_beside_real_images(small_mnist, generator):
     result = evaluation.evaluate(generator, SMALL, progress=False)
-    fids = [evaluation.Judge(evaluation.load_mnist("test"), SMALL).score(generate.sample(generator, 60, seed))
+    fids = [evaluation.Scorer(evaluation.load_mnist("test"), SMALL).score(generate.sample(generator, 60, seed))
             for seed in SMALL.seeds]  # fmt: skip
     values = [row[FID] for row in fids]
     row = result["final"][FID]
@@ -58,11 +58,11 @@ def test_one_seed_has_no_deviation(small_mnist, generator):
 
 
 def test_a_checkpoint_leaves_its_grid(small_mnist, generator, tmp_path):
-    judge = evaluation.Judge(evaluation.load_mnist("test"), SMALL)
+    scorer = evaluation.Scorer(evaluation.load_mnist("test"), SMALL)
     run_paths = paths.ImagePaths("trial", tmp_path)
-    judge.illustrate(generator, run_paths, 5)
+    scorer.save_examples(generator, run_paths, 5)
     assert run_paths.grid(5).is_file()
-    assert judge.score_checkpoint(generator) == judge.score(generate.sample(generator, 60, SMALL.seeds[0]))
+    assert scorer.score_checkpoint(generator) == scorer.score(generate.sample(generator, 60, SMALL.seeds[0]))
 
 
 def test_remeasuring_yields_recorded_beside_measured_values(small_mnist, generator, monkeypatch, tmp_path):
@@ -89,11 +89,11 @@ def test_without_its_weights_inception_is_not_measured_and_says_so(small_mnist, 
 
 
 def test_the_requested_digits_are_compared_with_those_that_the_classifier_reads(small_mnist):
-    judge = evaluation.Judge(evaluation.load_mnist("test"), SMALL)
-    read = judge.logits.argmax(1)
+    scorer = evaluation.Scorer(evaluation.load_mnist("test"), SMALL)
+    read = scorer.logits.argmax(1)
     asked = torch.cat([read[:20], (read[20:] + 1) % 10])  # 20 of 80 as read
-    assert judge.score_all(judge.real.images, asked)[DIGIT_ACCURACY] == 0.25
-    assert DIGIT_ACCURACY not in judge.score_all(judge.real.images)
+    assert scorer.score_all(scorer.real.images, asked)[DIGIT_ACCURACY] == 0.25
+    assert DIGIT_ACCURACY not in scorer.score_all(scorer.real.images)
 
 
 def test_classifiers_learn_from_the_digits_that_were_asked_for(small_mnist, generator, monkeypatch):

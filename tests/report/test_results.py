@@ -116,7 +116,7 @@ def test_references_stand_against_both_sets():
     text = image.reference_table({"fid_references": references})
     assert "| random training digits | 0.100 | 0.200 |" in text
     assert "| validation digits (held out) | 0.300 | - |" in text
-    assert "| generated digits | 0.400 | 0.500 |" in text
+    assert "| generated digits, first seed | 0.400 | 0.500 |" in text
 
 
 def test_strip_is_the_first_row_of_each_grid(tmp_path):
@@ -161,7 +161,7 @@ def test_figures_are_written_from_the_committed_files(tmp_path):
     written = results.write(
         paths.ImagePaths("full", tmp_path), paths.AudioPaths("full", tmp_path), tmp_path / "RESULTS.md"
     )
-    assert len(written) == 8 and all(path.is_file() for path in written)
+    assert len(written) == 9 and all(path.is_file() for path in written)
     assert (tmp_path / "RESULTS.md").read_bytes() == paths.RESULTS.read_bytes()
     for path in written[:-1]:
         assert Image.open(path).size == Image.open(paths.ROOT / path.relative_to(tmp_path)).size

@@ -1,0 +1,255 @@
+"""A generative model of stems: flow matching in a compact latent of the log-mel spectrogram.
+
+Flow matching (Lipman et al. 2023, https://arxiv.org/abs/2210.02747) has three parts:
+
+- the *path* from noise to data, a straight line that time runs along from 0 to 1 (`path_point`, `path_velocity`);
+- the *network*, which estimates the velocity of the points that pass a place at a time (`VelocityNetwork`);
+- the *solver*, which follows that velocity from noise to a sample (`solve`).
+
+The latent is the two-dimensional cosine transform of 4 mel frames, of which the broadest patterns are kept. It has no
+learned weights. The patterns that are left out are drawn at random at decoding, with the mean and the standard
+deviation that they have in the training tracks.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import glu, one_hot, pad, silu
+
+from src import checkpoints, paths, runtime
+from src.audio.spectrogram import MelSpectrogram
+from src.audio.vae import STRIDE, autocast_if_training, cosine_patterns, denormalise, normalise
+from src.config import STEMS, FlowConfig
+
+DILATIONS = (1, 2, 4, 8)  # of the blocks, in turn, in latent frames
+TAPS = 3  # latent frames that a dilated convolution combines
+TIME_FREQUENCIES = 32  # sines and cosines of the time that the network receives
+FLOOR_DB = -95.0  # least value of a decoded log-mel spectrogram
+
+Velocity = Callable[[Tensor, float], Tensor]  # (points, time) -> velocities of the points' shape
+
+
+# --- path ---
+
+
+def path_point(noise: Tensor, data: Tensor, time: Tensor) -> Tensor:
+    """The point x_t = (1 - t) noise + t data of the straight path, (batch, ...), at the times (batch,)."""
+    time = time.reshape(-1, *[1] * (data.dim() - 1))
+    return (1 - time) * noise + time * data
+
+
+def path_velocity(noise: Tensor, data: Tensor) -> Tensor:
+    """The velocity dx_t / dt = data - noise of the straight path, the same at every time."""
+    return data - noise
+
+
+def mix_noise(own: Tensor, common: Tensor, share: float) -> Tensor:
+    """Standard normal noise (batch, frames, ...) whose frames have a part in common: `share` of the variance is that of
+    `common` (batch, 1, ...), the rest that of `own` (batch, frames, ...).
+
+    A clip's level and timbre hardly change from frame to frame. With independent noise they are settled near time 0,
+    and frames far apart settle on different ones.
+    """
+    return (1 - share) ** 0.5 * own + share**0.5 * common
+
+
+# --- network ---
+
+
+class Modulation(nn.Module):
+    """Layer normalisation, then a scale and a shift of each channel that depend on the condition (FiLM, Perez et al.
+    2018): (batch, frames, width) and (batch, width) -> (batch, frames, width)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.normalise = nn.LayerNorm(width, elementwise_affine=False)
+        self.condition = nn.Linear(width, 2 * width)
+        nn.init.zeros_(self.condition.weight)  # starts as the plain normalisation
+        nn.init.zeros_(self.condition.bias)
+
+    def forward(self, hidden: Tensor, condition: Tensor) -> Tensor:
+        """The normalised and modulated features."""
+        scale, shift = self.condition(condition)[:, None].chunk(2, dim=2)
+        return self.normalise(hidden) * (1 + scale) + shift
+
+
+class Block(nn.Module):
+    """A residual block: modulation, a dilated convolution in time with a gated linear unit, a pointwise layer."""
+
+    def __init__(self, width: int, dilation: int, dropout: float):
+        super().__init__()
+        self.dilation = dilation
+        self.modulate = Modulation(width)
+        self.convolve = nn.Linear(TAPS * width, 2 * width)  # on shifted copies: faster on a CPU than nn.Conv1d
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(width, width)
+        nn.init.zeros_(self.output.weight)  # starts as the identity
+        nn.init.zeros_(self.output.bias)
+
+    def forward(self, hidden: Tensor, condition: Tensor) -> Tensor:
+        """Features (batch, frames, width) of that shape, given the condition (batch, width)."""
+        features = silu(self.modulate(hidden, condition))
+        frames, reach = hidden.shape[1], self.dilation * (TAPS // 2)
+        padded = pad(features, (0, 0, reach, reach))
+        shifted = [padded[:, tap * self.dilation : tap * self.dilation + frames] for tap in range(TAPS)]
+        return hidden + self.output(self.dropout(glu(self.convolve(torch.cat(shifted, dim=2)), dim=2)))
+
+
+class VelocityNetwork(nn.Module):
+    """The velocity of points of the path, given time, stem, and the frames that are already known.
+
+    Convolutional in time, so it serves sound of any length. Without a stem (all weights 0) it estimates the velocity
+    for any stem, which classifier-free guidance needs.
+    """
+
+    def __init__(self, config: FlowConfig):
+        super().__init__()
+        width = config.width
+        self.read = nn.Linear(2 * config.latent_dim + 1, width)
+        self.stem = nn.Linear(len(STEMS), width)
+        self.time = nn.Sequential(nn.Linear(2 * TIME_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+        self.blocks = nn.ModuleList(
+            Block(width, DILATIONS[number % len(DILATIONS)], config.dropout) for number in range(config.blocks)
+        )
+        self.modulate = Modulation(width)
+        self.write = nn.Linear(width, config.latent_dim)
+        nn.init.zeros_(self.write.weight)
+        nn.init.zeros_(self.write.bias)
+
+    def forward(self, points: Tensor, time: Tensor, stem: Tensor, known: Tensor, is_known: Tensor) -> Tensor:
+        """Velocities (batch, frames, latent_dim) of points of that shape at the times (batch,), 0 to 1.
+
+        `stem`: one-hot (batch, 4), or zeros for any stem. `known`: data (batch, frames, latent_dim) in the frames where
+        `is_known` (batch, frames, 1) is 1; the network continues them. Where it is 0, `known` is not read.
+        """
+        with autocast_if_training(self, points.device):
+            condition = silu(self.time(_waves(time)) + self.stem(stem))
+            hidden = self.read(torch.cat([points, known * is_known, is_known], dim=2))
+            for block in self.blocks:
+                hidden = block(hidden, condition)
+            return self.write(self.modulate(hidden, condition)).float()
+
+
+def _waves(time: Tensor) -> Tensor:
+    """Sines and cosines (batch, 2 TIME_FREQUENCIES) of times (batch,), at frequencies of 1 to 1000 in octave parts."""
+    frequencies = 2 ** torch.linspace(0, 10, TIME_FREQUENCIES, device=time.device)
+    angles = time[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+# --- solver ---
+
+
+def solve(velocity: Velocity, points: Tensor, steps: int, begin: float = 0.0) -> Tensor:
+    """Follow `velocity` from `points` at time `begin` to time 1 in `steps` equal steps of the midpoint method.
+
+    Exact if the velocity is a polynomial of degree 1 in time along each trajectory. Two evaluations a step.
+
+    Raises:
+        ValueError: fewer than 1 step.
+    """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}: a solver takes at least 1")
+    length = (1 - begin) / steps
+    for step in range(steps):
+        time = begin + step * length
+        middle = points + length / 2 * velocity(points, time)
+        points = points + length * velocity(middle, time + length / 2)
+    return points
+
+
+# --- the model ---
+
+
+class StemFlow(nn.Module):
+    """The latent and the network of one model. The statistics of the latent come from the training tracks."""
+
+    def __init__(self, config: FlowConfig):
+        super().__init__()
+        self.config = config
+        self.spectrogram = MelSpectrogram.from_config(config)
+        patterns = cosine_patterns(config.mel_bands, STRIDE * config.mel_bands)
+        self.register_buffer("kept", patterns[:, : config.latent_dim].contiguous(), persistent=False)
+        self.register_buffer("left_out", patterns[:, config.latent_dim :].contiguous(), persistent=False)
+        rest = STRIDE * config.mel_bands - config.latent_dim
+        self.register_buffer("mean", torch.zeros(config.latent_dim))
+        self.register_buffer("deviation", torch.ones(config.latent_dim))
+        self.register_buffer("rest_mean", torch.zeros(len(STEMS), rest))  # of what is left out, for each stem
+        self.register_buffer("rest_deviation", torch.ones(len(STEMS), rest))
+        self.network = VelocityNetwork(config)
+
+    def log_mel(self, waveform: Tensor) -> Tensor:
+        """The log-mel spectrogram (batch, frames, bands) in dB of waveforms (batch, samples)."""
+        return self.spectrogram.log_mel(waveform)
+
+    def latent_frames(self, samples: int) -> int:
+        """Number of latent frames of a waveform of `samples` samples."""
+        return math.ceil(self.spectrogram.frames(samples) / STRIDE)
+
+    def encode(self, log_mel: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised latent (batch, ceil(frames / 4), latent_dim) of a log-mel spectrogram (batch, frames, bands) in
+        dB, and the coefficients that it leaves out (batch, ceil(frames / 4), 4 bands - latent_dim)."""
+        frames = log_mel.shape[1]
+        normalised = pad(normalise(log_mel).transpose(1, 2), (0, -frames % STRIDE), mode="replicate").transpose(1, 2)
+        groups = normalised.unflatten(1, (-1, STRIDE)).flatten(2)
+        return (groups @ self.kept - self.mean) / self.deviation, groups @ self.left_out
+
+    def decode(self, latent: Tensor, rest: Tensor, frames: int) -> Tensor:
+        """Log-mel spectrogram (batch, frames, bands) in dB of a latent and the coefficients that it leaves out."""
+        groups = (latent * self.deviation + self.mean) @ self.kept.T + rest @ self.left_out.T
+        log_mel = denormalise(groups.unflatten(2, (STRIDE, -1)).flatten(1, 2)[:, :frames])
+        return log_mel.clamp(min=FLOOR_DB)
+
+    def velocity(
+        self,
+        stem: Tensor,
+        noise: Tensor,
+        known: Tensor,
+        is_known: Tensor,
+        guidance: float,
+        interval: tuple[float, float] = (0.0, 1.0),
+    ) -> Velocity:
+        """The network's velocity for `solve`, with classifier-free guidance (Ho and Salimans 2022): v + guidance (v -
+        v without the stem), at the times of `interval` (Kynkaanniemi et al. 2024).
+
+        `stem`, `known` and `is_known` as `VelocityNetwork.forward` takes them. The frames that are known move straight
+        from `noise`, the points at time 0, to their data, as in training.
+        """
+
+        def guided(points: Tensor, time: float) -> Tensor:
+            times = points.new_full((len(points),), time)
+            estimate = self.network(points, times, stem, known, is_known)
+            if guidance and interval[0] <= time <= interval[1]:
+                free = self.network(points, times, torch.zeros_like(stem), known, is_known)
+                estimate = estimate + guidance * (estimate - free)
+            return torch.where(is_known > 0, path_velocity(noise, known), estimate)
+
+        return guided
+
+
+def flow_loss(model: StemFlow, data: Tensor, stem: Tensor, is_known: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+    """The flow-matching loss (batch,): mean squared error of the velocity in the frames that are not known (Lipman et
+    al. 2023, equation 9, with a variance of 0 at time 1).
+
+    `data`, `noise`: (batch, frames, latent_dim); `time`: (batch,); the rest as `VelocityNetwork.forward` takes it.
+    """
+    estimate = model.network(path_point(noise, data, time), time, stem, data, is_known)
+    error = (estimate - path_velocity(noise, data)).square().mean(dim=2, keepdim=True)
+    wanted = 1 - is_known
+    return (error * wanted).sum(dim=(1, 2)) / wanted.sum(dim=(1, 2))
+
+
+def one_hot_stems(stem_indices: Tensor) -> Tensor:
+    """One-hot labels (batch, 4) of stem indices (batch,)."""
+    return one_hot(stem_indices, len(STEMS)).float()
+
+
+def load_flow(path: Path | str | None = None) -> StemFlow:
+    """The flow in a file of weights or training state, or the published one, in evaluation mode, on this process's
+    device. Raises CheckpointError."""
+    return checkpoints.load_network(Path(path or paths.FLOW.weights), FlowConfig, StemFlow, "stem flow").to(
+        runtime.device()
+    )

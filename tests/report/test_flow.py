@@ -1,0 +1,34 @@
+"""The tables of generated stems say what their JSON says."""
+
+from src import paths
+from src.config import STEMS, FlowConfig, FlowEvaluationConfig, from_json
+from src.files import load_json
+from src.metric_tables import CLIP_METRICS, FLOW_LOSS
+from src.report import flow
+
+
+def test_scores_are_shown_with_their_spread():
+    row = {metric: [0.5, 0.125] for metric in CLIP_METRICS} | {f"recognised_{stem}": [0.9, 0.1] for stem in STEMS}
+    metrics = {"scores": dict.fromkeys(flow.ROW_LABELS, row)}
+    assert "| **generated** | 0.50 ± 0.12 | 0.500 ± 0.125 | 0.50 ± 0.12 |" in flow.score_table(metrics)
+    assert "| **generated** | 90.0% | 90.0% | 90.0% | 90.0% |" in flow.stem_table(metrics)
+
+
+def test_distances_stand_beside_those_of_real_excerpts():
+    generated = {space: {"median": 3.0, "percentile_1": 1.0} for space in flow.SPACE_LABELS}
+    real = {space: {"median": 4.0, "percentile_1": 2.0} for space in flow.SPACE_LABELS}
+    text = flow.nearest_table({"nearest": {"generated": generated, "real": real}})
+    assert "in the log-mel spectrogram, dB, median | 3.00 | 4.00 | 0.75 |" in text
+    assert "in the classifier's features, 1st percentile | 1.00 | 2.00 | 0.50 |" in text
+
+
+def test_published_flow_was_measured_on_the_whole_data_set():
+    metrics = load_json(paths.FLOW.metrics)
+    assert metrics["protocol"]["data"] == metrics["training"]["data"] == "MUSDB18-7s"
+    assert metrics["protocol"]["tracks"] == 50
+    assert metrics["protocol"]["minutes"] == FlowEvaluationConfig().minutes
+    assert len(metrics["protocol"]["seeds"]) == 5
+    described = load_json(paths.FLOW.weights.with_suffix(".json"))
+    assert described["epoch"] == FLOW_LOSS.best(metrics["checkpoints"])["epoch"]
+    assert from_json(FlowConfig, described["config"]) == from_json(FlowConfig, metrics["training"]["config"])
+    assert [row["epoch"] for row in metrics["checkpoints"]] == list(range(5, 51, 5))

@@ -109,5 +109,5 @@ AUDIO_METRICS = (
     OPINION, OBJECTIVE,
 )  # fmt: skip
 CLIP_METRICS = (FRECHET, RECOGNISED, PRECISION_OF_CLIPS, RECALL_OF_CLIPS, COVERAGE_OF_CLIPS)
-BEST_FLOW = FLOW_LOSS  # likewise
+BEST_FLOW = FLOW_LOSS  # on the validation tracks, it decides which checkpoint is published
 BEST_STEM_VAE = OBJECTIVE  # on the validation tracks, it decides which checkpoint is published

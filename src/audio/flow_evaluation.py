@@ -107,9 +107,9 @@ def score_clips(flow: StemFlow, config: FlowEvaluationConfig, training: Tracks, 
     return {name: _clip_scores(network, part, features, config.neighbours) for name, part in clips.items()}
 
 
-def generate_clips(flow: StemFlow, count: int, seed: int, seconds: float = SECONDS) -> Clips:
+def generate_clips(flow: StemFlow, count: int, seed: int) -> Clips:
     """`count` generated clips of each stem."""
-    return [torch.from_numpy(generate.sample(flow, stem, count, seconds, seed)) for stem in STEMS]
+    return [torch.from_numpy(generate.sample(flow, stem, count, SECONDS, seed)) for stem in STEMS]
 
 
 def all_excerpts(tracks: Tracks) -> Clips:
@@ -260,8 +260,8 @@ def level_db(waveform: np.ndarray) -> float:
 
 
 def repetition(log_mels: Tensor, frame_rate: float) -> Tensor:
-    """How exactly clips repeat themselves: the largest correlation (count,) between a log-mel spectrogram (count,
-    frames, bands), without each band's mean, and itself at a lag of `LAG_SECONDS`. 1 is a loop."""
+    """Largest autocorrelation (count,) of log-mel spectrograms (count, frames, bands), without each band's mean, over
+    the lags of `LAG_SECONDS`. A loop has 1."""
     centred = log_mels - log_mels.mean(dim=1, keepdim=True)
     low, high = (round(seconds * frame_rate) for seconds in LAG_SECONDS)
     found = []

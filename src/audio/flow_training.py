@@ -13,7 +13,7 @@ from src import distributed, paths, runtime, training_loop
 from src.audio.data import Tracks, draw_excerpt
 from src.audio.flow import StemFlow, flow_loss, mix_noise, one_hot_stems
 from src.audio.spectrogram import MelSpectrogram
-from src.audio.training import change_speed
+from src.audio.training import change_speed, uniform
 from src.audio.vae import STRIDE
 from src.config import STEMS, FlowConfig
 from src.metric_tables import BEST_FLOW, FLOW_LOSS
@@ -125,8 +125,7 @@ def batches(config: FlowConfig, tracks: Tracks, epoch: int) -> Iterator[Batch]:
     stem_indices = torch.arange(len(STEMS) * config.batch_size) % len(STEMS)
     for _ in range(steps_per_epoch(config, tracks)):
         crops = torch.stack([draw_crop(config, tracks, int(stem_index), stream) for stem_index in stem_indices])
-        low, high = config.gain_range_db
-        gains_db = low + (high - low) * torch.rand(len(crops), 1, 1, generator=stream)
+        gains_db = uniform(config.gain_range_db, len(crops), stream)[:, None, None]
         log_mels = spectrogram.log_mel(distributed.own_share(crops))[:, EDGE:-EDGE]
         yield log_mels + distributed.own_share(gains_db), distributed.own_share(stem_indices)
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from src import runtime
 from src.audio import vae
-from src.audio.flow import StemFlow, mix_noise, one_hot_stems, path_point, solve
+from src.audio.flow import StemFlow, mix_noise, path_point, solve
 from src.audio.reconstruct import log_mel_blocks
 from src.audio.spectrogram import MelSpectrogram
 from src.audio.vae import STRIDE
@@ -42,10 +42,11 @@ def sample_log_mels(flow: StemFlow, stem: str, count: int, seconds: float, seed:
     check_stem(stem)
     if count < 1 or not 1 / flow.config.sample_rate <= seconds <= MAX_SECONDS:
         raise UsageError(f"{count} samples of {seconds} s: ask for at least 1, of up to {MAX_SECONDS} s")
-    frames = flow.spectrogram.frames(int(seconds * flow.config.sample_rate))
+    samples = int(seconds * flow.config.sample_rate)
+    frames = flow.spectrogram.frames(samples)
     log_mels = []
     for row in range(count):
-        noise, rest = draw_noise(flow, stem, -(-frames // STRIDE), seed, row)
+        noise, rest = draw_noise(flow, stem, flow.latent_frames(samples), seed, row)
         latent = solve_stem(flow, stem, noise)
         log_mels.append(flow.decode(latent, rest, frames))
     return torch.cat(log_mels)
@@ -102,7 +103,7 @@ def extend(flow: StemFlow, waveform: Tensor, stem: str, seconds: float = 6.0, se
 
     # Known and new frames together.
     frames = flow.spectrogram.frames(len(begin) + samples)
-    latent_frames = -(-frames // STRIDE)
+    latent_frames = flow.latent_frames(len(begin) + samples)
     noise, rest = draw_noise(flow, stem, latent_frames, seed, common=common_noise(flow, stem, known))
     padded = torch.cat([known, torch.zeros_like(noise[:, known.shape[1] :])], dim=1)
     is_known = (torch.arange(latent_frames, device=noise.device) < known.shape[1]).float()[None, :, None]
@@ -135,7 +136,7 @@ def common_noise(flow: StemFlow, stem: str, latent: Tensor) -> Tensor:
     """The part of the noise (1, 1, latent_dim) that the frames of a latent (1, frames, latent_dim) have in common: the
     flow is followed backwards, from the latent to noise. New sound from it has the level and timbre of the latent."""
     nothing = torch.zeros_like(latent)
-    labels = one_hot_stems(torch.tensor([STEMS.index(stem)])).to(latent)
+    labels = vae.one_hot_stem(stem).to(latent)
     velocity = flow.velocity(labels, nothing, nothing, nothing[..., :1], guidance=0)
     noise = solve(lambda points, time: -velocity(points, 1 - time), latent, INVERSION_STEPS)
     return noise.mean(dim=1, keepdim=True) / max(flow.config.common_noise, 1e-6) ** 0.5
@@ -171,7 +172,7 @@ def solve_stem(
     shape. `known`, `is_known` as `VelocityNetwork.forward` takes them; None knows nothing."""
     if known is None or is_known is None:
         known, is_known = torch.zeros_like(points), torch.zeros_like(points[..., :1])
-    labels = one_hot_stems(torch.full((len(points),), STEMS.index(stem))).to(points)
+    labels = vae.one_hot_stem(stem, len(points)).to(points)
     velocity = flow.velocity(labels, points, known, is_known, guidance, GUIDANCE_TIMES)
     return solve(velocity, points, max(1, round(steps * (1 - begin))), begin)
 

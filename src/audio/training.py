@@ -90,8 +90,8 @@ def batches(config: AudioConfig, tracks: Tracks, epoch: int) -> Iterator[Batch]:
         batch = []
         for stem_index in range(len(STEMS)):
             crops = torch.stack([draw_crop(config, tracks, stem_index, stream) for _ in range(config.batch_size)])
-            gains_db = _uniform(config.gain_range_db, config.batch_size, stream)
-            sdr_db = _uniform(config.sdr_range_db, config.batch_size, stream)
+            gains_db = uniform(config.gain_range_db, config.batch_size, stream)
+            sdr_db = uniform(config.sdr_range_db, config.batch_size, stream)
             crops = crops * 10 ** (gains_db[:, None] / 20)
             batch.append((distributed.own_share(crops), distributed.own_share(sdr_db)))
         yield batch
@@ -99,7 +99,7 @@ def batches(config: AudioConfig, tracks: Tracks, epoch: int) -> Iterator[Batch]:
 
 def draw_crop(config: AudioConfig, tracks: Tracks, stem_index: int, stream: torch.Generator) -> Tensor:
     """A crop (crop,) of a stem from a random place of a random track, played at a random speed."""
-    length = round(config.crop * _uniform(config.speed_range, 1, stream).item())
+    length = round(config.crop * uniform(config.speed_range, 1, stream).item())
     return change_speed(draw_excerpt(tracks, stem_index, length, stream), config.crop)
 
 
@@ -108,7 +108,8 @@ def change_speed(waveform: Tensor, samples: int) -> Tensor:
     return torch.from_numpy(scipy.signal.resample(waveform.numpy(), samples))
 
 
-def _uniform(bounds: tuple[float, float], count: int, stream: torch.Generator) -> Tensor:
+def uniform(bounds: tuple[float, float], count: int, stream: torch.Generator) -> Tensor:
+    """Random numbers (count,), uniform between both bounds."""
     low, high = bounds
     return low + (high - low) * torch.rand(count, generator=stream)
 

@@ -31,7 +31,7 @@ from src.config import (
     flow_profile,
 )
 from src.errors import UsageError
-from src.files import compute, delete, save_json, sha256
+from src.files import PartialResults, compute, delete, save_json, sha256
 from src.metric_tables import FLOW_LOSS, FRECHET, OBJECTIVE, RATE, SDR
 
 READABLE_HELP = "WAV, FLAC, MP3, MP4 ...: any sample rate and number of channels"
@@ -186,23 +186,13 @@ def evaluate(options: argparse.Namespace) -> None:
     tracks = data.load_musdb18("test", model.config.sample_rate).first(protocol.tracks)
     keep = compute
     if not options.model:
-        # The description of the protocol names the machine and the packages too: the recorded one is true of all parts.
-        keep = open_partial_results(
-            run_paths.partial_metrics,
-            {
-                "weights": sha256(run_paths.weights),
-                "classifier": sha256(paths.AUDIO.classifier),
-                "protocol": evaluation.describe_protocol(protocol, tracks, "test"),
-            },
-        )
+        keep = _open_parts(run_paths, evaluation.describe_protocol(protocol, tracks, "test"))
     measured = evaluation.evaluate(model, protocol, keep=keep)
     measured["speed"] = benchmark.measure_speed(model, tracks)
     for stem, row in measured["final"].items():
         print(f"{stem:7} SDR {row[SDR]:6.2f} dB at {row[RATE]:6.2f} kbit/s")
     if not options.model:
-        save_json(run_paths.metrics, {**measured, **history})
-        delete(run_paths.partial_metrics)
-        print(f"wrote {paths.relative(run_paths.metrics)}")
+        _record(run_paths, {**measured, **history})
 
 
 def evaluate_flow(options: argparse.Namespace) -> None:
@@ -221,20 +211,32 @@ def evaluate_flow(options: argparse.Namespace) -> None:
     history = {} if options.model else training_loop.read_history(run_paths)
     keep = compute
     if not options.model:
-        key = {
-            "weights": sha256(run_paths.weights),
-            "classifier": sha256(paths.AUDIO.classifier),
-            "protocol": flow_evaluation.describe_protocol(protocol, tracks.first(protocol.tracks), "test"),
-        }
-        keep = open_partial_results(run_paths.partial_metrics, key)
+        described = flow_evaluation.describe_protocol(protocol, tracks.first(protocol.tracks), "test")
+        keep = _open_parts(run_paths, described)
     measured = flow_evaluation.evaluate(model, protocol, keep=keep)
     for name, row in measured["scores"].items():
         mean, deviation = row[FRECHET]
         print(f"{name:24} {FRECHET.label} {FRECHET.format(mean)} +- {FRECHET.format(deviation)}")
     if not options.model:
-        save_json(run_paths.metrics, {**measured, **history})
-        delete(run_paths.partial_metrics)
-        print(f"wrote {paths.relative(run_paths.metrics)}")
+        _record(run_paths, {**measured, **history})
+
+
+def _open_parts(run_paths: paths.AudioPaths, protocol: dict) -> PartialResults:
+    """The finished parts of an interrupted evaluation of a run. The description of the protocol names the machine and
+    the packages too, so the recorded one is true of all parts."""
+    key = {
+        "weights": sha256(run_paths.weights),
+        "classifier": sha256(paths.AUDIO.classifier),
+        "protocol": protocol,
+    }
+    return open_partial_results(run_paths.partial_metrics, key)
+
+
+def _record(run_paths: paths.AudioPaths, measured: dict) -> None:
+    """Write the scores of a run, in place of its finished parts."""
+    save_json(run_paths.metrics, measured)
+    delete(run_paths.partial_metrics)
+    print(f"wrote {paths.relative(run_paths.metrics)}")
 
 
 def reconstruct(options: argparse.Namespace) -> None:

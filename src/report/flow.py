@@ -102,7 +102,7 @@ def character_table(metrics: dict) -> str:
 
 
 def minute_table(metrics: dict) -> str:
-    """What becomes of a clip within a minute."""
+    """Faults, change of level, and recognition at both ends of 60-s clips."""
     labels = {
         "not_finite": ("clips with a sample that is not finite", "d"),
         "above_full_scale": ("clips with a sample above full scale", "d"),

@@ -118,24 +118,19 @@ def steps_per_epoch(config: FlowConfig, tracks: Tracks) -> int:
 
 
 def batches(config: FlowConfig, tracks: Tracks, epoch: int) -> Iterator[Batch]:
-    """The batches of an epoch: windows of every stem at random speeds and gains. They depend on (seed, epoch). Each
-    process gets its share of every batch."""
+    """The batches of an epoch: windows of every stem at random gains, all of a batch at one random speed. They depend
+    on (seed, epoch). Each process gets its share of every batch."""
     stream = runtime.random_stream(config.seed, epoch)
     spectrogram = MelSpectrogram.from_config(config)
     stem_indices = torch.arange(len(STEMS) * config.batch_size) % len(STEMS)
     for _ in range(steps_per_epoch(config, tracks)):
-        crops = torch.stack([draw_crop(config, tracks, int(stem_index), stream) for stem_index in stem_indices])
+        speed = uniform(config.speed_range, 1, stream).item()
+        length = next_fast_len(round(crop_samples(config) * speed), real=True)
+        crops = torch.stack([draw_excerpt(tracks, int(stem_index), length, stream) for stem_index in stem_indices])
         gains_db = uniform(config.gain_range_db, len(crops), stream)[:, None, None]
-        log_mels = spectrogram.log_mel(distributed.own_share(crops))[:, EDGE:-EDGE]
-        yield log_mels + distributed.own_share(gains_db), distributed.own_share(stem_indices)
-
-
-def draw_crop(config: FlowConfig, tracks: Tracks, stem_index: int, stream: torch.Generator) -> Tensor:
-    """A crop (samples,) of a stem from a random place of a random track, played at a random speed."""
-    low, high = config.speed_range
-    speed = low + (high - low) * torch.rand((), generator=stream).item()
-    length = next_fast_len(round(crop_samples(config) * speed), real=True)
-    return change_speed(draw_excerpt(tracks, stem_index, length, stream), crop_samples(config))
+        crops, gains_db = (distributed.own_share(part).to(runtime.device()) for part in (crops, gains_db))
+        log_mels = spectrogram.log_mel(change_speed(crops, crop_samples(config)))[:, EDGE:-EDGE]
+        yield log_mels + gains_db, distributed.own_share(stem_indices).to(log_mels.device)
 
 
 def draw_noise(run: Run, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -157,7 +152,7 @@ def draw_noise(run: Run, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def train_step(run: Run, batch: Batch) -> Tensor:
     """Update model and average once. Returns the loss: ()."""
-    log_mels, stem_indices = (part.to(runtime.device()) for part in batch)
+    log_mels, stem_indices = batch
     noise, times, is_known, named = draw_noise(run, len(STEMS) * run.config.batch_size)
     run.model.train()
     run.optimiser.zero_grad()

@@ -5,7 +5,6 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 
-import scipy.signal
 import torch
 from torch import Tensor
 
@@ -103,9 +102,15 @@ def draw_crop(config: AudioConfig, tracks: Tracks, stem_index: int, stream: torc
     return change_speed(draw_excerpt(tracks, stem_index, length, stream), config.crop)
 
 
-def change_speed(waveform: Tensor, samples: int) -> Tensor:
-    """The waveform (samples',) resampled by its Fourier series to `samples`: faster and higher, or slower and lower."""
-    return torch.from_numpy(scipy.signal.resample(waveform.numpy(), samples))
+def change_speed(waveforms: Tensor, samples: int) -> Tensor:
+    """Waveforms (..., samples') resampled by their Fourier series to `samples`: faster and higher, or slower and
+    lower."""
+    before = waveforms.shape[-1]
+    shorter = min(before, samples)
+    spectrum = torch.fft.rfft(waveforms)[..., : shorter // 2 + 1].clone()
+    if shorter % 2 == 0 and samples != before:  # the last bin stands for both signs of its frequency in one series only
+        spectrum[..., -1] *= 2 if samples < before else 0.5
+    return torch.fft.irfft(spectrum, n=samples) * (samples / before)
 
 
 def uniform(bounds: tuple[float, float], count: int, stream: torch.Generator) -> Tensor:

@@ -7,18 +7,22 @@ from dataclasses import asdict, fields, replace
 import librosa
 import numpy as np
 import torch
+import torchaudio.functional
 from torch import Tensor
 
 from src import files, metrics, paths, runtime
-from src.audio import classifier, generate
+from src.audio import classifier, display, generate
 from src.audio.data import Tracks, load_musdb18
 from src.audio.flow import StemFlow, load_flow
+from src.audio.sound_files import write_audio
 from src.classifiers import accuracy
 from src.config import MEL_RANGE_DB, STEMS, FlowEvaluationConfig
 from src.metric_tables import CLIP_METRICS, COVERAGE_OF_CLIPS, FRECHET, PRECISION_OF_CLIPS, RECALL_OF_CLIPS, RECOGNISED
 
 SECONDS = classifier.SECONDS  # of a clip
 LONG_SECONDS = 60.0
+EXAMPLE_SEEDS = (1, 2)  # of the clips in generated_audio
+EXAMPLE_SECONDS = 4.0
 JOINT_SECONDS = 0.25  # on each side of the point where a continuation begins
 JOINT_CLIPS = 20  # recordings of each stem that are varied and continued
 MEL_SHIFT = 8  # mel frames between the training excerpts to which a clip is compared
@@ -80,6 +84,19 @@ def describe_protocol(config: FlowEvaluationConfig, tracks: Tracks, split: str) 
         "seconds": SECONDS,
         "machine": runtime.describe_machine(),
     }
+
+
+def save_examples(flow: StemFlow, run_paths: paths.FlowPaths) -> None:
+    """Write generated clips of each stem, one for each of `EXAMPLE_SEEDS`, and the spectrograms of the first ones."""
+    rate, log_mels = flow.config.sample_rate, {}
+    for stem in STEMS:
+        for seed in EXAMPLE_SEEDS:
+            clip = generate.sample(flow, stem, 1, EXAMPLE_SECONDS, seed)
+            write_audio(run_paths.generated / f"{stem}_seed{seed}.flac", clip, rate)
+            if seed == EXAMPLE_SEEDS[0]:
+                log_mels[f"{stem}, generated"] = flow.log_mel(torch.from_numpy(clip))[0].numpy()
+    figure = display.spectrogram_figure(log_mels, flow.spectrogram)
+    files.save_figure(run_paths.spectrograms / "generated.png", figure, dpi=80)
 
 
 # --- likeness to real stems ---
@@ -232,9 +249,9 @@ def measure_character(flow: StemFlow, config: FlowEvaluationConfig, tracks: Trac
 
 
 def character(flow: StemFlow, clips: Tensor) -> dict[str, float]:
-    """Properties of clips (count, samples), means over clips: level in dB re full scale (root mean square), spectral
-    centroid in Hz, onsets per second, modulation (standard deviation of the level of mel frames in dB), and the largest
-    `repetition`."""
+    """Properties of clips (count, samples), means over clips: level in dB re full scale (root mean square), loudness in
+    LUFS (ITU-R BS.1770-4, of the clips above its gate), spectral centroid in Hz, onsets per second, modulation
+    (standard deviation of the level of mel frames in dB), and the largest `repetition`."""
     rate = flow.config.sample_rate
     log_mels = flow.log_mel(clips).clamp(min=MEL_RANGE_DB[0])
     bandwidths = flow.spectrogram.bandwidths.to(log_mels)
@@ -245,8 +262,10 @@ def character(flow: StemFlow, clips: Tensor) -> dict[str, float]:
         onsets = librosa.onset.onset_detect(y=clip, sr=rate)
         rows.append([level_db(clip), np.median(centroid), len(onsets) / (len(clip) / rate)])
     level, centroid, onsets = np.mean(rows, axis=0)
+    loudness = torch.stack([torchaudio.functional.loudness(clip[None], rate) for clip in clips])
     return {
         "level_db": _round(level),
+        "loudness_lufs": _round(loudness[loudness.isfinite()].mean()),
         "centroid_hz": _round(centroid),
         "onsets_per_second": _round(onsets),
         "modulation_db": _round(levels.std(dim=1).mean()),

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from scipy.ndimage import minimum_filter1d, uniform_filter1d
 from torch import Tensor
 
 from src import runtime
@@ -20,6 +21,7 @@ CONTEXT = 64  # latent frames at the end of a recording that its continuation de
 EDGE = 2  # mel frames at each end of a recording's part that its ends darken
 PHASE_BLOCK = 2**17  # samples of which the phase is estimated at once: 6 s
 PHASE_OVERLAP = 2**12  # samples of the earlier block that the next one continues
+LIMITER_SECONDS = 0.05  # over which the limiter turns the level down before a peak, and up after it
 PHASE_AHEAD = 2**11  # samples after a block that are estimated with it and dropped
 
 
@@ -32,7 +34,8 @@ def sample(flow: StemFlow, stem: str, count: int = 1, seconds: float = 6.0, seed
     """
     log_mels = sample_log_mels(flow, stem, count, seconds, seed)
     samples = int(seconds * flow.config.sample_rate)
-    return np.stack([limit(mel_to_waveform(flow.spectrogram, log_mel, samples)) for log_mel in log_mels])
+    waveforms = [mel_to_waveform(flow.spectrogram, log_mel, samples) for log_mel in log_mels]
+    return np.stack([limit(waveform, flow.config.sample_rate) for waveform in waveforms])
 
 
 @torch.inference_mode()
@@ -77,7 +80,7 @@ def vary(flow: StemFlow, waveform: Tensor, stem: str, strength: float = 0.5, see
     mean = flow.rest_mean[STEMS.index(stem)]
     mixed = mean + (1 - strength**2) ** 0.5 * (own_rest - mean) + strength * (rest - mean)
     decoded = flow.decode(latent, mixed, log_mel.shape[1])
-    return limit(mel_to_waveform(flow.spectrogram, decoded[0], len(waveform)))
+    return limit(mel_to_waveform(flow.spectrogram, decoded[0], len(waveform)), flow.config.sample_rate)
 
 
 @torch.inference_mode()
@@ -112,7 +115,7 @@ def extend(flow: StemFlow, waveform: Tensor, stem: str, seconds: float = 6.0, se
     rest = torch.cat([own_rest, rest[:, known.shape[1] :]], dim=1)
     decoded = flow.decode(latent, rest, frames)
     new = mel_to_waveform(flow.spectrogram, decoded[0], len(begin) + samples, begin)[len(begin) :]
-    return np.concatenate([waveform.numpy(), np.clip(new, -1, 1)])
+    return np.concatenate([waveform.numpy(), limit(new, flow.config.sample_rate)])
 
 
 def check_stem(stem: str) -> None:
@@ -198,9 +201,15 @@ def mel_to_waveform(
     return waveform.cpu().numpy()
 
 
-def limit(waveform: np.ndarray) -> np.ndarray:
-    """The waveform, made quieter if it would exceed full scale."""
-    return waveform / max(1.0, np.abs(waveform).max())
+def limit(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+    """The waveform (samples,), made quieter around the samples that would exceed full scale, and nowhere else."""
+    needed = 1 / np.maximum(1.0, np.abs(waveform))
+    reach = round(LIMITER_SECONDS * sample_rate / 4)
+    # The least gain within 2 reach, then two moving averages over half of that: smooth, and nowhere above `needed`.
+    gain = minimum_filter1d(needed, 4 * reach + 1)
+    for _ in range(2):
+        gain = uniform_filter1d(gain, 2 * reach + 1)
+    return np.clip(waveform * gain, -1, 1).astype(np.float32)  # clip removes rounding errors
 
 
 @torch.inference_mode()

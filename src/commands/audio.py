@@ -218,6 +218,7 @@ def evaluate_flow(options: argparse.Namespace) -> None:
         mean, deviation = row[FRECHET]
         print(f"{name:24} {FRECHET.label} {FRECHET.format(mean)} +- {FRECHET.format(deviation)}")
     if not options.model:
+        flow_evaluation.save_examples(model, run_paths)
         _record(run_paths, {**measured, **history})
 
 

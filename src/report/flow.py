@@ -19,6 +19,7 @@ ROW_LABELS = {
 }
 CHARACTER_LABELS = {
     "level_db": ("level, dB re full scale", 1),
+    "loudness_lufs": ("loudness, LUFS (ITU-R BS.1770)", 1),
     "centroid_hz": ("spectral centroid, Hz", 0),
     "onsets_per_second": ("onsets per second", 1),
     "modulation_db": ("modulation of the level, dB", 1),

@@ -68,9 +68,20 @@ def test_wrong_arguments_are_refused(small_flow, tone):
         generate.extend(small_flow, tone, "bass", 601.0)
 
 
-def test_a_loud_waveform_is_made_quieter_and_no_other():
-    assert np.array_equal(generate.limit(np.array([0.5, -0.9])), [0.5, -0.9])
-    assert np.array_equal(generate.limit(np.array([0.5, -2.0])), [0.25, -1.0])
+def test_only_the_surroundings_of_a_peak_are_made_quieter():
+    tone = 0.5 * np.sin(np.arange(48_000, dtype=np.float32) / 5)
+    assert np.array_equal(generate.limit(tone, 8000), tone)
+    tone[:2], tone[20_000], tone[20_100] = 1.5, -4.0, 2.0
+    limited = generate.limit(tone, 8000)
+    assert limited.dtype == np.float32
+    assert limited[20_000] == pytest.approx(-1.0, abs=1e-5)
+    assert np.abs(limited).max() <= 1
+    reach = round(0.05 * 8000)
+    untouched = np.r_[reach + 2 : 20_000 - reach, 20_101 + reach : 48_000]
+    assert np.array_equal(limited[untouched], tone[untouched])
+    gain = limited[20_000 - reach : 20_000] / tone[20_000 - reach : 20_000]
+    assert (np.diff(gain[np.isfinite(gain)]) < 1e-6).all()  # it turns down smoothly
+    assert np.abs(np.diff(gain)).max() < 0.01
 
 
 def test_phase_found_in_blocks_is_as_good_as_at_once(tone):

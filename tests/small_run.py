@@ -38,7 +38,7 @@ def image_run(folder: Path, settings: dict) -> torch.nn.Module:
     images = torch.randint(0, 256, (64, 1, 28, 28), dtype=torch.uint8, generator=stream)
     digits, run_paths = Digits(images, torch.arange(64) % 10, "noise"), paths.ImagePaths("run", folder)
     protocol = EvaluationConfig(count=40, seeds=(1, 2), splits=2, kid_subsets=2, kid_subset_size=20)
-    scorer = image_evaluation.Scorer(digits, protocol)
+    scorer = image_evaluation.Scorer(digits, digits, protocol)
     config = ImageConfig(**IMAGE | settings)
     return train(image_training, config, digits, run_paths, scorer).generator
 

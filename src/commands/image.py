@@ -72,7 +72,8 @@ def build_parser(program: str) -> argparse.ArgumentParser:
     add_overwrite(command, "replace the recorded comparison")
 
     command = add_command(commands, "ablate", ablate, "train variants of the DCGAN, each with three seeds")
-    command.add_argument("--minutes", type=positive(float), default=2, help="training time of each (default: 2)")
+    images_help = "training images that each sees, repeats counted (default: 160000)"
+    command.add_argument("--images", type=positive(int), default=160_000, help=images_help)
     add_overwrite(command, "replace the recorded table")
     return parser
 
@@ -97,7 +98,7 @@ def train(options: argparse.Namespace) -> None:
         config, protocol = image_profile(options.profile, len(digits))
         config = overridden(config, options)
         run_paths = prepare_run(paths.ImagePaths(options.run or options.profile), options, digits.complete)
-        scorer = evaluation.Scorer(data.load_mnist("validation"), protocol) if distributed.is_main() else None
+        scorer = evaluation.Scorer(data.load_mnist("validation"), digits, protocol) if distributed.is_main() else None
 
         def on_checkpoint(run: training.Run) -> None:
             scorer.save_examples(run.average, run_paths, run.epoch)
@@ -211,16 +212,17 @@ def ablate(options: argparse.Namespace) -> None:
     refuse_existing(paths.IMAGE.ablation, options.overwrite)
     from src.image import benchmark
 
-    _record_in_parts(paths.IMAGE.ablation, benchmark.ablate, options.minutes)
+    _record_in_parts(paths.IMAGE.ablation, benchmark.ablate, options.images)
 
 
-def _record_in_parts(path: Path, measure: Callable[[float, Keep], dict], minutes: float) -> None:
-    """Write what `measure` returns. An interrupted measurement goes on from its last finished part."""
+def _record_in_parts(path: Path, measure: Callable[[float, Keep], dict], amount: float) -> None:
+    """Write what `measure(amount of training, keep)` returns. An interrupted measurement goes on from its last finished
+    part."""
     from src import runtime
 
     machine = runtime.describe_machine()
-    key = {"minutes": minutes, "config": asdict(ImageConfig()), "machine": machine}
+    key = {"amount": amount, "config": asdict(ImageConfig()), "machine": machine}
     partial = open_partial_results(path.with_suffix(".partial.json"), key)
-    save_json(path, measure(minutes, partial))
+    save_json(path, measure(amount, partial))
     delete(partial.path)
     print(f"wrote {paths.relative(path)}")

@@ -22,8 +22,9 @@ from src.metric_tables import FID
 SCORE_EVERY_SECONDS = 120
 SCORE_EVERY_STEPS = 500
 ABLATION_SEEDS = (0, 1, 2)
-LONGEST_SECONDS_TO_FID_1 = 600
+MOST_IMAGES_TO_FID_1 = 1_280_000
 TIMING_REPEATS = 30
+When = Callable[[int, float], bool]  # of the training images seen and the seconds of training
 
 VARIANTS: dict[str, dict] = {
     "default": {},
@@ -57,16 +58,17 @@ def compare(minutes: float, keep: files.Keep = files.compute, progress: bool = T
     has seen 60,000 images. Scoring takes none of the minutes. `keep` is called for each part.
     """
     digits = load_mnist("train").to(runtime.device())
-    scorer = evaluation.Scorer(load_mnist("validation"), IMAGE_PROFILES["full"][1])
+    scorer = evaluation.Scorer(load_mnist("validation"), digits, IMAGE_PROFILES["full"][1])
     networks = {
-        "this DCGAN, 28x28": lambda: OwnDCGAN(ImageConfig(), digits),
+        "this DCGAN, 28x28": lambda: OwnDCGAN(ImageConfig(), digits, scorer),
         "DCGAN of TensorFlow's tutorial, 28x28": lambda: TensorFlowTutorial(digits),
         "DCGAN of PyTorch's tutorial, 64x64": lambda: PyTorchTutorial(digits),
     }
 
     def train(name: str) -> list[dict]:
         due = _every_two_minutes_and_at_60_000_images()
-        return follow(networks[name](), scorer, minutes * 60, due, name, progress=progress)
+        end = lambda _, seconds: seconds >= minutes * 60  # noqa: E731
+        return follow(networks[name](), scorer, due, end, name, progress=progress)
 
     return {
         "protocol": {
@@ -82,7 +84,7 @@ def compare(minutes: float, keep: files.Keep = files.compute, progress: bool = T
     }
 
 
-def _every_two_minutes_and_at_60_000_images() -> Callable[[int, float], bool]:
+def _every_two_minutes_and_at_60_000_images() -> When:
     """A function of images seen and seconds that is true whenever a score of the comparison is due."""
     next_seconds, equal_is_due = float(SCORE_EVERY_SECONDS), True
 
@@ -99,34 +101,36 @@ def _every_two_minutes_and_at_60_000_images() -> Callable[[int, float], bool]:
 def follow(
     network: Trainable,
     scorer: evaluation.Scorer,
-    seconds: float,
-    due: Callable[[int, float], bool],
+    due: When,
+    end: When,
     name: str,
     until: float = -math.inf,
     progress: bool = True,
 ) -> list[dict]:
-    """Train for `seconds`, and score whenever `due(images seen, seconds)`, and at the end. A score with an FID of at
-    most `until` is the last.
+    """Train, and score whenever `due(images seen, seconds)`. The last score is that of the `end(images seen, seconds)`,
+    or the first with an FID of at most `until`.
 
     Returns a row for each score: `seconds` of training, `images_seen`, and the scores of a checkpoint.
     """
     rows: list[dict] = []
-    steps, passed, began = 0, 0.0, time.perf_counter()
-    with tqdm(total=round(seconds), desc=name, unit="s", disable=not progress) as bar:
-        while passed < seconds and not (rows and rows[-1][FID] <= until):
+    images_seen, passed, began = 0, 0.0, time.perf_counter()
+    with tqdm(desc=name, unit="step", disable=not progress) as bar:
+        while True:
             network.step()
-            steps += 1
+            bar.update()
+            images_seen += network.batch_size
             now = passed + time.perf_counter() - began
-            bar.update(min(int(now), bar.total) - bar.n)
-            if now < seconds and not due(steps * network.batch_size, now):
+            last = end(images_seen, now)
+            if not (due(images_seen, now) or last):
                 continue
             if torch.cuda.is_available():
                 torch.cuda.synchronize()  # a call returns before the GPU has finished
             passed += time.perf_counter() - began
             images = network.sample(scorer.config.count, scorer.config.seeds[0])
-            rows.append({"seconds": passed, "images_seen": steps * network.batch_size, **scorer.score(images)})
+            rows.append({"seconds": passed, "images_seen": images_seen, **scorer.score(images)})
+            if last or rows[-1][FID] <= until:
+                return rows
             began = time.perf_counter()
-    return rows
 
 
 def time_inference(model: dcgan.Generator) -> dict[str, float]:
@@ -143,7 +147,7 @@ def time_training(digits: Digits, steps: int = 160) -> dict[str, float]:
     """Images per second of the training step; its operations per image, in GFLOP, as torch counts those of matrix
     products and convolutions, the gradient penalty not counted; and its share of the speed of a 2048 x 2048 x 2048
     matrix product, in the training's precision."""
-    network = OwnDCGAN(ImageConfig(), digits)
+    network = OwnDCGAN(ImageConfig(), digits, scorer=None)
     network.step()
     with FlopCounterMode(display=False) as counter:
         network.step()
@@ -179,8 +183,9 @@ def _median_seconds(call: Callable[[], object]) -> float:
 class OwnDCGAN:
     """This project's DCGAN at a constant learning rate; its averaged generator is scored."""
 
-    def __init__(self, config: ImageConfig, digits: Digits):
+    def __init__(self, config: ImageConfig, digits: Digits, scorer: evaluation.Scorer | None):
         self.config = config
+        self.scorer = scorer  # which draws the samples; None if only timings are wanted
         self.batch_size = config.batch_size
         self.run = training.start(config)
         self._batches = self._endless_batches(digits)
@@ -197,7 +202,7 @@ class OwnDCGAN:
 
     def sample(self, count: int, seed: int) -> Tensor:
         """Digits of the averaged generator, uint8 (count, 1, 28, 28)."""
-        return generate.sample(self.run.average, count, seed)
+        return self.scorer.sample(self.run.average, count, seed)[0]
 
 
 class Tutorial:
@@ -355,42 +360,44 @@ class TensorFlowTutorial(Tutorial):
         return images
 
 
-def ablate(minutes: float, keep: files.Keep = files.compute, progress: bool = True) -> dict:
-    """Train each of `VARIANTS` for `minutes` at a constant learning rate, once with each of `ABLATION_SEEDS`.
+def ablate(images: int, keep: files.Keep = files.compute, progress: bool = True) -> dict:
+    """Train each of `VARIANTS` on `images` training images, repeats counted, at a constant learning rate, once with
+    each of `ABLATION_SEEDS`.
 
     Returns `protocol`; `rows`, one for each variant: its `changes`, and `runs`, for each seed the scores on the
     validation digits every 500 steps and `fid_mnist_no_average` of the generator itself at the end; and
-    `seconds_to_fid_1`, of trainings with and without labels that end when they reach an FID of 1, or after ten minutes
-    (None). `keep` is called for each training.
+    `images_to_fid_1`: how many training images, repeats counted, a training with and one without labels takes until it
+    is scored with an FID of at most 1 (None: more than 1,280,000). `keep` is called for each training.
     """
     digits = load_mnist("train").to(runtime.device())
-    scorer = evaluation.Scorer(load_mnist("validation"), IMAGE_PROFILES["full"][1])
+    scorer = evaluation.Scorer(load_mnist("validation"), digits, IMAGE_PROFILES["full"][1])
 
-    def train(name: str, seed: int, seconds: float, until: float) -> dict:
-        network = OwnDCGAN(replace(ImageConfig(), **VARIANTS[name], seed=seed), digits)
+    def train(name: str, seed: int, most_images: int, until: float) -> dict:
+        network = OwnDCGAN(replace(ImageConfig(), **VARIANTS[name], seed=seed), digits, scorer)
         interval = SCORE_EVERY_STEPS * network.batch_size
-        due = lambda images_seen, _: images_seen % interval == 0  # noqa: E731
-        scores = follow(network, scorer, seconds, due, f"{name}, seed {seed}", until, progress)
+        due = lambda seen, _: seen % interval == 0  # noqa: E731
+        end = lambda seen, _: seen + network.batch_size > most_images  # noqa: E731
+        scores = follow(network, scorer, due, end, f"{name}, seed {seed}", until, progress)
         network.run.generator.eval()
         return {"scores": scores, f"{FID}_no_average": scorer.score_checkpoint(network.run.generator)[FID]}
 
-    def in_parts(name: str, seconds: float, until: float) -> list[dict]:
+    def in_parts(name: str, most_images: int, until: float) -> list[dict]:
         part = f"{name}, {'FID 1' if until > 0 else 'ablation'}, seed "
-        return [keep(f"{part}{seed}", train, name, seed, seconds, until) for seed in ABLATION_SEEDS]
+        return [keep(f"{part}{seed}", train, name, seed, most_images, until) for seed in ABLATION_SEEDS]
 
     rows = [
-        {"variant": name, "changes": changes, "runs": in_parts(name, minutes * 60, -math.inf)}
+        {"variant": name, "changes": changes, "runs": in_parts(name, images, -math.inf)}
         for name, changes in VARIANTS.items()
     ]
-    seconds_to_fid_1 = {}
+    images_to_fid_1 = {}
     for name in ("default", "unconditional"):
-        last = [run["scores"][-1] for run in in_parts(name, LONGEST_SECONDS_TO_FID_1, 1.0)]
-        seconds_to_fid_1[name] = [score["seconds"] if score[FID] <= 1.0 else None for score in last]
+        last = [run["scores"][-1] for run in in_parts(name, MOST_IMAGES_TO_FID_1, 1.0)]
+        images_to_fid_1[name] = [score["images_seen"] if score[FID] <= 1.0 else None for score in last]
     protocol = {
-        "minutes": minutes,
+        "images": images,
         "data": digits.source,
         "scored_on": "validation",
         "machine": runtime.describe_machine(),
         "default": asdict(ImageConfig()),
     }
-    return {"protocol": protocol, "rows": rows, "seconds_to_fid_1": seconds_to_fid_1}
+    return {"protocol": protocol, "rows": rows, "images_to_fid_1": images_to_fid_1}

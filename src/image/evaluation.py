@@ -40,17 +40,27 @@ ALL_DIGITS = "0123456789"
 
 
 class Scorer:
-    """Scores generated digits against one set of real digits; the real set is described once."""
+    """Scores generated digits against one set of real digits; the real set is described once.
 
-    def __init__(self, real: Digits, config: EvaluationConfig):
+    A conditional generator is asked for digits that are as frequent as in the training digits, as an unconditional one
+    learns to draw them.
+    """
+
+    def __init__(self, real: Digits, train: Digits, config: EvaluationConfig):
         self.real = real
+        self.training_labels = train.labels.cpu()
         self.config = config
         self.classifier = classifier.load_classifier()
         self.features, self.logits = classifier.describe(self.classifier, real.images)
 
     def score_checkpoint(self, model: dcgan.Generator) -> dict[str, float]:
         """FID and Inception Score of the images of the first seed: the scores of a checkpoint."""
-        return self.score(generate.sample(model, self.config.count, self.config.seeds[0]))
+        return self.score(self.sample(model, self.config.count, self.config.seeds[0])[0])
+
+    def sample(self, model: dcgan.Generator, count: int, seed: int) -> tuple[Tensor, Tensor | None]:
+        """Images to be scored, uint8 (count, 1, 28, 28), and the digits (count,) that were asked for, if any."""
+        digits = generate.draw_digits(count, seed, self.training_labels) if model.classes else None
+        return generate.sample(model, count, seed, digits), digits
 
     def score(self, images: Tensor) -> dict[str, float]:
         """FID and Inception Score of uint8 images (count, 1, 28, 28)."""
@@ -107,24 +117,23 @@ def evaluate(
     network, not_measured = _load_inception(inception)
     train, validation, test = (load_mnist(split) for split in SPLITS)
     held_out = _first(validation, config.count)
-    scorer = Scorer(test, config)
-    sets = [generate.sample(model, config.count, seed) for seed in config.seeds]
-    asked = [generate.draw_digits(config.count, seed) if model.classes else None for seed in config.seeds]
+    scorer = Scorer(test, train, config)
+    sets = [scorer.sample(model, config.count, seed) for seed in config.seeds]
     with tqdm(total=len(sets) + 3, desc="evaluate", unit="set", disable=not progress) as bar:
         rows = []
-        for images, digits in zip(sets, asked, strict=True):
+        for images, digits in sets:
             rows.append(scorer.score_all(images, digits))
             bar.update()
         real = _score_real(held_out, scorer)
         final = {name: _over_seeds([row[name] for row in rows], real[name]) for name in rows[0]}
         if network:
-            final |= _inception_metrics(network, sets, held_out.images, test.images, config)
+            final |= _inception_metrics(network, [images for images, _ in sets], held_out.images, test.images, config)
         bar.update()
-        references = _fid_references(sets[0], train, held_out, scorer)
-        neighbours = _memorisation(sets[0], test, train)
+        references = _fid_references(model, sets[0][0], train, held_out, scorer)
+        neighbours = _memorisation(sets[0][0], test, train)
         bar.update()
         if model.classes and config.classifier_epochs:
-            final[CLASSIFICATION_ACCURACY] = _classification_accuracy(model, train, test, config)
+            final[CLASSIFICATION_ACCURACY] = _classification_accuracy(model, train, scorer)
         else:
             not_measured[CLASSIFICATION_ACCURACY] = "needs a generator that takes a digit, and the full profile"
         bar.update()
@@ -203,25 +212,28 @@ def _over_seeds(values: list, real: float | list[float]) -> dict:
     return {"mean": tensor.mean(dim=0).tolist(), "std": std, "real": real}
 
 
-def _classification_accuracy(model: dcgan.Generator, train: Digits, test: Digits, config: EvaluationConfig) -> dict:
-    """Accuracy on the test digits of classifiers that learned from generated digits only (Ravuri and Vinyals 2019),
-    and, as `real`, of those that learned from as many real ones. Mean over the seeds of digits and trainings."""
-    count = min(config.classifier_digits, len(train))
+def _classification_accuracy(model: dcgan.Generator, train: Digits, scorer: Scorer) -> dict:
+    """Accuracy on the real digits of classifiers that learned from generated digits only (Ravuri and Vinyals 2019),
+    and, as `real`, of those that learned from as many training digits. Mean over the seeds of digits and trainings."""
+    config, count = scorer.config, min(scorer.config.classifier_digits, len(train))
     accuracies, real = [], []
     for seed in config.seeds:
         settings = replace(ClassifierConfig(), epochs=config.classifier_epochs, seed=seed)
-        generated = Digits(generate.sample(model, count, seed), generate.draw_digits(count, seed), "generated")
+        generated = Digits(*scorer.sample(model, count, seed), "generated")
         for digits, results in ((generated, accuracies), (_first(train, count), real)):
-            results.append(classifier.accuracy(classifier.train(settings, digits, progress=False), test))
+            results.append(classifier.accuracy(classifier.train(settings, digits, progress=False), scorer.real))
     return _over_seeds(accuracies, sum(real) / len(real))
 
 
 def _fid_references(
-    generated: Tensor, train: Digits, validation: Digits, scorer: Scorer
+    model: dcgan.Generator, generated: Tensor, train: Digits, validation: Digits, scorer: Scorer
 ) -> dict[str, dict[str, float]]:
-    """FID of real and of generated digits, each against the test and against the validation digits."""
+    """FID of real and of generated digits, each against the test and against the validation digits. Digits of a
+    conditional generator are scored both as frequent as in the training digits and equally frequent."""
     chosen = torch.randperm(len(train), generator=runtime.random_stream(0))[: len(generated)]
     images = {"random_training": train.images[chosen], "validation": validation.images, "generated": generated}
+    if model.classes:
+        images["generated_equally"] = generate.sample(model, len(generated), scorer.config.seeds[0])
     features = {name: classifier.describe(scorer.classifier, of)[0] for name, of in images.items()}
     return {
         name: {

@@ -27,9 +27,11 @@ def draw_latents(count: int, latent_dim: int, seed: int = 0) -> Tensor:
     return torch.stack([torch.randn(latent_dim, generator=runtime.random_stream(seed, row)) for row in range(count)])
 
 
-def draw_digits(count: int, seed: int = 0) -> Tensor:
-    """Digits, int64 (count,), all ten equally likely. Entry i depends on (seed, i) alone."""
-    return torch.randint(10, (count,), generator=runtime.random_stream(seed))
+def draw_digits(count: int, seed: int = 0, labels: Tensor | None = None) -> Tensor:
+    """Digits, int64 (count,), drawn from `labels` (n,), as frequent as there; None: all ten are equally likely. Entry i
+    depends on (seed, i) alone."""
+    labels = torch.arange(10) if labels is None else labels
+    return labels[torch.randint(len(labels), (count,), generator=runtime.random_stream(seed))]
 
 
 @torch.inference_mode()

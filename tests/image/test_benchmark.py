@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from src.config import EvaluationConfig, ImageConfig
-from src.image import benchmark, dcgan, generate
+from src.image import benchmark, dcgan
 
 SMALL = ImageConfig(latent_dim=8, generator_width=4, discriminator_width=4, batch_size=16, r1_interval=16)
 
@@ -33,9 +33,13 @@ class Scorer:
         return {"fid_mnist": float(images == (5, 3))}
 
 
+def every_3_steps(images_seen, seconds):
+    return images_seen % 30 == 0
+
+
 def test_scoring_takes_none_of_the_training_time(monkeypatch):
     network = Counting(monkeypatch)
-    rows = benchmark.follow(network, Scorer(), 7.5, lambda images, seconds: images % 30 == 0, "x", progress=False)
+    rows = benchmark.follow(network, Scorer(), every_3_steps, lambda _, seconds: seconds >= 7.5, "x", progress=False)
     assert [row["seconds"] for row in rows] == [3.0, 6.0, 8.0]
     assert [row["images_seen"] for row in rows] == [30, 60, 80]
     assert all(row["fid_mnist"] == 1.0 for row in rows)
@@ -43,7 +47,7 @@ def test_scoring_takes_none_of_the_training_time(monkeypatch):
 
 def test_training_ends_at_the_score_that_was_wanted(monkeypatch):
     network = Counting(monkeypatch)
-    rows = benchmark.follow(network, Scorer(), 60.0, lambda images, _: images % 30 == 0, "x", until=1.0, progress=False)
+    rows = benchmark.follow(network, Scorer(), every_3_steps, lambda *_: False, "x", until=1.0, progress=False)
     assert [row["seconds"] for row in rows] == [3.0]
 
 
@@ -52,7 +56,7 @@ def test_the_ablation_trains_each_variant_with_each_seed(small_config, blobs, mo
     monkeypatch.setattr(benchmark, "ImageConfig", lambda: SMALL)
     monkeypatch.setattr(benchmark, "load_mnist", lambda split: blobs)
     monkeypatch.setattr(benchmark, "SCORE_EVERY_STEPS", 2)
-    monkeypatch.setattr(benchmark, "LONGEST_SECONDS_TO_FID_1", 0.3)
+    monkeypatch.setattr(benchmark, "MOST_IMAGES_TO_FID_1", 5 * SMALL.batch_size)
     protocol = EvaluationConfig(count=40, seeds=(1,), splits=2)
     monkeypatch.setitem(benchmark.IMAGE_PROFILES, "full", (SMALL, protocol))
     parts = []
@@ -61,11 +65,13 @@ def test_the_ablation_trains_each_variant_with_each_seed(small_config, blobs, mo
         parts.append(name)
         return function(*arguments)
 
-    result = benchmark.ablate(0.1 / 60, keep, progress=False)
+    result = benchmark.ablate(4 * SMALL.batch_size, keep, progress=False)
     assert [row["variant"] for row in result["rows"]] == ["default", "unconditional"]
     assert all(len(row["runs"]) == 3 and row["runs"][0]["scores"] for row in result["rows"])
+    seen = [score["images_seen"] for score in result["rows"][0]["runs"][0]["scores"]]
+    assert seen == [2 * SMALL.batch_size, 4 * SMALL.batch_size]
     assert len(parts) == len(set(parts)) == 12
-    assert result["seconds_to_fid_1"] == {"default": [None] * 3, "unconditional": [None] * 3}
+    assert result["images_to_fid_1"] == {"default": [None] * 3, "unconditional": [None] * 3}
 
 
 def test_the_comparison_scores_every_two_minutes_and_at_60_000_images():
@@ -78,11 +84,12 @@ def test_the_comparison_scores_every_two_minutes_and_at_60_000_images():
 
 
 def test_a_network_that_is_followed_goes_through_epochs(small_config, blobs):
-    network = benchmark.OwnDCGAN(small_config, blobs)
+    scorer = benchmark.evaluation.Scorer(blobs, blobs, EvaluationConfig(count=40, seeds=(1,), splits=2))
+    network = benchmark.OwnDCGAN(small_config, blobs, scorer)
     for _ in range(9):  # 4 steps an epoch
         network.step()
     assert (network.run.step, network.run.epoch) == (9, 2)
-    assert torch.equal(network.sample(3, seed=1), generate.sample(network.run.average, 3, 1))
+    assert torch.equal(network.sample(3, seed=1), scorer.sample(network.run.average, 3, 1)[0])
 
 
 def test_the_operations_of_a_step_are_counted(blobs, monkeypatch):

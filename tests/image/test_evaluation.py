@@ -29,9 +29,22 @@ def generator() -> dcgan.Generator:
 SMALL = EvaluationConfig(count=60, seeds=(1, 2), kid_subsets=2, kid_subset_size=20)
 
 
+def small_scorer() -> evaluation.Scorer:
+    return evaluation.Scorer(evaluation.load_mnist("test"), evaluation.load_mnist("train"), SMALL)
+
+
+def test_scored_digits_are_as_frequent_as_in_training(small_mnist, generator):
+    train = Digits(torch.zeros(10, 1, 28, 28, dtype=torch.uint8), torch.tensor([7] * 8 + [1] * 2), "sevens and ones")
+    images, digits = evaluation.Scorer(evaluation.load_mnist("test"), train, SMALL).sample(generator, 500, seed=3)
+    assert torch.equal(images, generate.sample(generator, 500, 3, digits))
+    assert set(digits.tolist()) == {1, 7}
+    assert (digits == 7).double().mean().item() == pytest.approx(0.8, abs=0.06)
+
+
 def test_evaluation_reports_mean_and_deviation_over_seeds_beside_real_images(small_mnist, generator):
     result = evaluation.evaluate(generator, SMALL, progress=False)
-    fids = [evaluation.Scorer(evaluation.load_mnist("test"), SMALL).score(generate.sample(generator, 60, seed))
+    scorer, labels = small_scorer(), evaluation.load_mnist("train").labels
+    fids = [scorer.score(generate.sample(generator, 60, seed, generate.draw_digits(60, seed, labels)))
             for seed in SMALL.seeds]  # fmt: skip
     values = [row[FID] for row in fids]
     row = result["final"][FID]
@@ -45,7 +58,8 @@ def test_evaluation_reports_mean_and_deviation_over_seeds_beside_real_images(sma
     assert result["neighbours"]["percentile_1_distance_test"] == pytest.approx(0, abs=0.05)
     assert result["neighbours"]["percentile_1_distance_generated"] > 0
     assert {name: list(row) for name, row in result["fid_references"].items()} == {
-        "random_training": ["test", "validation"], "validation": ["test"], "generated": ["test", "validation"]
+        "random_training": ["test", "validation"], "validation": ["test"], "generated": ["test", "validation"],
+        "generated_equally": ["test", "validation"],
     }  # fmt: skip
     assert result["fid_references"]["validation"]["test"] == pytest.approx(row["real"])
     assert result["fid_references"]["generated"]["test"] == pytest.approx(values[0])
@@ -58,11 +72,12 @@ def test_one_seed_has_no_deviation(small_mnist, generator):
 
 
 def test_a_checkpoint_leaves_its_grid(small_mnist, generator, tmp_path):
-    scorer = evaluation.Scorer(evaluation.load_mnist("test"), SMALL)
+    scorer = small_scorer()
     run_paths = paths.ImagePaths("trial", tmp_path)
     scorer.save_examples(generator, run_paths, 5)
     assert run_paths.grid(5).is_file()
-    assert scorer.score_checkpoint(generator) == scorer.score(generate.sample(generator, 60, SMALL.seeds[0]))
+    images, _ = scorer.sample(generator, 60, SMALL.seeds[0])
+    assert scorer.score_checkpoint(generator) == scorer.score(images)
 
 
 def test_remeasuring_yields_recorded_beside_measured_values(small_mnist, generator, monkeypatch, tmp_path):
@@ -89,7 +104,7 @@ def test_without_its_weights_inception_is_not_measured_and_says_so(small_mnist, 
 
 
 def test_the_requested_digits_are_compared_with_those_that_the_classifier_reads(small_mnist):
-    scorer = evaluation.Scorer(evaluation.load_mnist("test"), SMALL)
+    scorer = small_scorer()
     read = scorer.logits.argmax(1)
     asked = torch.cat([read[:20], (read[20:] + 1) % 10])  # 20 of 80 as read
     assert scorer.score_all(scorer.real.images, asked)[DIGIT_ACCURACY] == 0.25
@@ -109,6 +124,7 @@ def test_classifiers_learn_from_the_digits_that_were_asked_for(small_mnist, gene
     monkeypatch.setattr(evaluation.classifier, "train", train)
     monkeypatch.setattr(evaluation.classifier, "accuracy", lambda source, test: {"generated": 0.5}.get(source, 0.75))
     config = replace(SMALL, classifier_digits=70, classifier_epochs=2)
-    row = evaluation._classification_accuracy(generator, *[evaluation.load_mnist("any")] * 2, config)
+    digits = evaluation.load_mnist("any")
+    row = evaluation._classification_accuracy(generator, digits, evaluation.Scorer(digits, digits, config))
     assert row == {"mean": 0.5, "std": 0.0, "real": 0.75}
     assert trained == [(2, 1, "generated", 70), (2, 1, "noise", 70), (2, 2, "generated", 70), (2, 2, "noise", 70)]

@@ -53,16 +53,16 @@ class ImageConfig:
     discriminator_width: int = 48  # channels of the first layer; doubles with every halving of the image
     discriminator_depth: int = 4  # hidden convolutions: 3 (strided) or 4 (one more at 7x7)
     discriminator_norm: str = "batch"  # "none", "batch" or "spectral"
-    epochs: int = 50
+    epochs: int = 38
     batch_size: int = 64
     learning_rate: float = 5e-4  # Adam's, in both networks
     beta1: float = 0.5  # Adam's
     beta2: float = 0.99  # Adam's
     warm_up_steps: int = 0  # steps over which the learning rate rises linearly
     decay_fraction: float = 0.6  # final share of the run, over which the learning rate falls linearly to zero
-    r1_weight: float = 0.1  # gradient penalty on real images (Mescheder et al. 2018); 0 turns it off
+    r1_weight: float = 0.05  # gradient penalty on real images (Mescheder et al. 2018); 0 turns it off
     r1_interval: int = 16  # steps between penalties; the weight is scaled up to match (Karras et al. 2020)
-    ema_decay: float = 0.9995  # decay of the averaged generator, per step
+    ema_decay: float = 0.9998  # decay of the averaged generator, per step
     checkpoint_every: int = 5  # epochs
     seed: int = 0
 
@@ -173,7 +173,7 @@ class FlowConfig:
     mel_bands: int = 80
     mel_window: int = 1024  # samples
     mel_hop: int = 256  # samples
-    latent_dim: int = 64  # numbers in a latent frame, which covers 4 mel frames
+    latent_dim: int = 96  # numbers in a latent frame, which covers 4 mel frames
     width: int = 256  # channels of the network
     blocks: int = 8  # dilated convolutions
     dropout: float = 0.1
@@ -182,7 +182,7 @@ class FlowConfig:
     context_share: float = 0.25  # share of the windows whose first frames are known
     label_dropout: float = 0.1  # share of the windows without their stem's name
     epochs: int = 50
-    passes_per_epoch: int = 5  # over the tracks: each draws other places, speeds and gains
+    passes_per_epoch: int = 7  # over the tracks: each draws other places, speeds and gains
     batch_size: int = 4  # windows of each stem
     learning_rate: float = 1e-3  # Adam's, at its peak
     beta1: float = 0.9  # Adam's
@@ -242,7 +242,7 @@ class FlowEvaluationConfig:
     count: int = 50  # clips of each stem and seed
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # of the clips; of the random halves of the tracks, too
     neighbours: int = 3  # k of precision and recall (Kynkaanniemi et al. 2019) and of coverage (Naeem et al. 2020)
-    minutes: int = 20  # clips of 60 s of each stem
+    minutes: int = 50  # clips of 60 s of each stem
     strengths: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)  # of variations
     tracks: int | None = None  # number of tracks of the split, from the first; None for all
 

@@ -143,7 +143,7 @@ def test_everything_public_has_a_docstring():
             assert ast.get_docstring(node), name
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("folder", sorted(set(FOLDERS) - {"image_checkpoints", "final_audio_model"}))  # model cards
 def test_every_folder_says_in_one_line_what_lands_there(folder):
     assert len((paths.ROOT / folder / "README.md").read_text(encoding="utf-8").splitlines()) == 1
 

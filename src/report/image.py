@@ -1,6 +1,7 @@
 """Tables and figures of the image half."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -10,7 +11,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
 
 from src import paths
-from src.config import EQUAL_IMAGES, FID_REACHED, SAMPLE_GRID_SIDE
+from src.config import EQUAL_IMAGES, FID_REACHED, FULL_TRAINING_DIGITS
 from src.errors import CheckpointError
 from src.files import load_json, save_figure, save_picture
 from src.metric_tables import BEST_GENERATOR, FID, IMAGE_METRICS, INCEPTION_SCORE, KID
@@ -43,7 +44,7 @@ def template_values(run_paths: paths.ImagePaths) -> dict[str, str | int]:
         **{f"image_{name}": value for name, value in training_values(metrics["training"]).items()},
         benchmark=_if_measured(run_paths.benchmark, benchmark_text, "bench"),
         ablation=_if_measured(run_paths.ablation, ablation_text, "ablate"),
-        speed=_if_measured(run_paths.benchmark, speed_text, "bench"),
+        speed=_if_measured(run_paths.benchmark, partial(speed_text, epochs=metrics["training"]["epochs"]), "bench"),
         protocol=protocol_text(metrics),
     )
 
@@ -55,14 +56,12 @@ def _if_measured(path: Path, text: Callable[[dict], str], command: str) -> str:
 def write_figures(run_paths: paths.ImagePaths) -> list[Path]:
     """Write the figures of digits. Returns their paths."""
     metrics = load_json(run_paths.metrics)
-    epochs = [row["epoch"] for row in metrics["checkpoints"]]
     figures = {
         run_paths.figures / "image_scores.png": score_curves(metrics),
         run_paths.figures / "image_losses.png": loss_curves(metrics["training"]["losses"]),
     }
     pictures = {
         run_paths.figures / "image_samples.png": best_samples(run_paths, best_epoch(metrics)),
-        run_paths.figures / "image_progress.png": progress_strip(run_paths, epochs),
     }
     for path, figure in figures.items():
         save_figure(path, figure, DPI)
@@ -103,11 +102,13 @@ def reference_table(metrics: dict) -> str:
     names = {
         "random_training": "random training digits",
         "validation": "validation digits (held out)",
-        "generated": "generated digits, first seed",
+        "generated": "generated digits, as frequent as in training",
+        "generated_equally": "generated digits, all ten equally frequent",
     }
     rows = [
         [label, *(FID.format(references[name][of]) if of in references[name] else "-" for of in ("test", "validation"))]
         for name, label in names.items()
+        if name in references
     ]
     return table([FID.label, "against test digits", "against validation digits"], rows)
 
@@ -161,24 +162,24 @@ def _minutes_to_reach(scores: list[dict], fid: float) -> str:
 
 
 def ablation_text(ablation: dict) -> str:
-    """The ablation table with its protocol, and the times to FID 1 with and without labels."""
+    """The ablation table with its protocol, and the training images to FID 1 with and without labels."""
     rows = []
     for row in ablation["rows"]:
         last = [run["scores"][-1] for run in row["runs"]]
         no_average = [run[f"{FID}_no_average"] for run in row["runs"]]
         values = ([score[FID] for score in last], no_average, [score[INCEPTION_SCORE] for score in last])
         rows.append([row["variant"], *map(_mean_and_spread, values)])
-    times = {
-        name: ", ".join("not reached" if value is None else f"{value / 60:.1f}" for value in seconds)
-        for name, seconds in ablation["seconds_to_fid_1"].items()
+    images_seen = {
+        name: ", ".join("not reached" if count is None else f"{count:,}" for count in counts)
+        for name, counts in ablation["images_to_fid_1"].items()
     }
     header = ["variant", FID.label, f"{FID.label}, no averaging", INCEPTION_SCORE.label]
     return (
-        f"Each variant differs from the default in what its name says. It was trained for "
-        f"{ablation['protocol']['minutes']:g} minutes at a constant learning rate and scored on the validation digits; "
+        f"Each variant differs from the default in what its name says. It saw {ablation['protocol']['images']:,} "
+        "training images, repeats counted, at a constant learning rate, and was scored on the validation digits; "
         f"mean ± standard deviation over {len(ablation['rows'][0]['runs'])} seeds:\n\n{table(header, rows)}\n\n"
-        f"Minutes of training until {FID.label} on the validation digits is at most 1, scored every 500 steps, for "
-        f"each seed: {times['default']} with labels; {times['unconditional']} without."
+        f"Training images until {FID.label} on the validation digits is at most 1, scored every 500 steps, for each "
+        f"seed: {images_seen['default']} with labels; {images_seen['unconditional']} without."
     )
 
 
@@ -186,16 +187,18 @@ def _mean_and_spread(values: list[float]) -> str:
     return f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
 
 
-def speed_text(benchmark: dict) -> str:
-    """The time to generate a digit."""
+def speed_text(benchmark: dict, epochs: int) -> str:
+    """The time to generate a digit, and that of `epochs` epochs of training."""
     inference, step = benchmark["inference"], benchmark["training_step"]
     machine = benchmark["protocol"]["machine"]
+    minutes = epochs * FULL_TRAINING_DIGITS / step["images_per_second"] / 60
     return (
         f"One digit takes {inference['seconds_per_image_of_64'] * 1000:.2f} ms when 64 are drawn, "
         f"{inference['seconds_per_image_alone'] * 1000:.2f} ms alone, from seed to pixels. Training sees "
         f"{step['images_per_second']:.0f} images/s: {step['images_per_second'] * step['gflop_per_image']:.0f} GFLOP/s, "
         f"{step['share_of_peak']:.0%} of the {step['peak_gflop_per_second']:.0f} GFLOP/s of a large matrix product in "
-        f"{machine['training_precision']} ({machine['processor']}, {machine['threads']} threads)."
+        f"{machine['training_precision']} ({machine['processor']}, {machine['threads']} threads). At that rate the "
+        f"{epochs} epochs of the published training take {minutes:.0f} minutes."
     )
 
 
@@ -259,16 +262,7 @@ def loss_curves(losses: list[dict]) -> Figure:
 
 def best_samples(run_paths: paths.ImagePaths, epoch: int) -> np.ndarray:
     """The saved grid of the published checkpoint: uint8 (height, width)."""
-    return _read_grid(run_paths.grid(epoch))
-
-
-def progress_strip(run_paths: paths.ImagePaths, epochs: list[int]) -> np.ndarray:
-    """The first row of each checkpoint's grid, one below the other: uint8 (height, width)."""
-    grids = [_read_grid(run_paths.grid(epoch)) for epoch in epochs]
-    return np.concatenate([grid[: len(grid) // SAMPLE_GRID_SIDE] for grid in grids])
-
-
-def _read_grid(path: Path) -> np.ndarray:
+    path = run_paths.grid(epoch)
     try:
         return np.asarray(Image.open(path))
     except OSError as error:

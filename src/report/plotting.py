@@ -26,13 +26,13 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def training_values(training: dict) -> dict[str, str | int]:
-    """The template's values of a training run: epochs, minutes, processor, threads and precision."""
+    """The template's values of a training run: epochs, minutes, processor with its threads, and precision."""
     machine = training["machine"]
+    threads = f" with {machine['threads']} threads" if machine["threads"] > 1 else ""
     return dict(
         epochs=training["epochs"],
         minutes=f"{training['seconds'] / 60:.1f}",
-        processor=machine["processor"],
-        threads=machine["threads"],
+        processor=machine["processor"] + threads,
         precision=machine["training_precision"],
     )
 

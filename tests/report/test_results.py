@@ -3,7 +3,6 @@
 import json
 import re
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -11,16 +10,16 @@ from src import paths
 from src.config import STEMS, AudioConfig, ImageConfig, from_json
 from src.errors import CheckpointError
 from src.files import load_json
-from src.report import audio, image, plotting, results
+from src.report import audio, image, plotting, results, summary
 
 
-def test_results_page_is_what_the_metrics_say():
-    assert paths.RESULTS.read_text(encoding="utf-8") == results.render()
-
-
-def test_every_picture_and_link_of_the_page_exists():
-    for target in re.findall(r"\]\(([^)#]+)\)", paths.RESULTS.read_text(encoding="utf-8")):
-        assert "://" in target or (paths.ROOT / target).is_file(), target
+def test_the_pages_are_what_the_metrics_say():
+    pages = results.render()
+    assert [paths.relative(page) for page in pages] == [
+        "RESULTS.md", "image_checkpoints/README.md", "final_audio_model/README.md"
+    ]  # fmt: skip
+    for page, text in pages.items():
+        assert page.read_text(encoding="utf-8") == text
 
 
 def test_published_numbers_were_measured_on_the_whole_data_set():
@@ -28,8 +27,11 @@ def test_published_numbers_were_measured_on_the_whole_data_set():
     assert metrics["protocol"]["data"] == metrics["training"]["data"] == "MNIST"
     assert metrics["protocol"]["count"] == 10_000
     assert len(metrics["protocol"]["seeds"]) == 3
-    assert metrics["training"]["epochs"] == 50
-    assert [row["epoch"] for row in metrics["checkpoints"]] == list(range(5, 51, 5))
+    assert metrics["training"]["epochs"] == ImageConfig().epochs
+    assert [row["epoch"] for row in metrics["checkpoints"]] == [
+        *range(5, ImageConfig().epochs, 5),
+        ImageConfig().epochs,
+    ]
 
 
 def test_published_audio_numbers_were_measured_on_the_whole_data_set():
@@ -100,11 +102,11 @@ def test_the_comparison_reads_equal_images_equal_time_and_time_to_a_score():
 def test_the_ablation_shows_mean_and_deviation_over_seeds():
     better = [{**row, "fid_mnist": row["fid_mnist"] - 1} for row in SCORES]
     runs = [{"scores": SCORES, "fid_mnist_no_average": 5.0}, {"scores": better, "fid_mnist_no_average": 6.0}]
-    times = {"default": [60.0, 90.0], "unconditional": [180.0, None]}
+    seen = {"default": [64_000, 96_000], "unconditional": [320_000, None]}
     rows = [{"variant": "default", "runs": runs}]
-    text = image.ablation_text({"protocol": {"minutes": 4}, "rows": rows, "seconds_to_fid_1": times})
+    text = image.ablation_text({"protocol": {"images": 320_000}, "rows": rows, "images_to_fid_1": seen})
     assert "| default | 1.50 ± 0.71 | 5.50 ± 0.71 | 9.00 ± 0.00 |" in text
-    assert "seed: 1.0, 1.5 with labels; 3.0, not reached without." in text
+    assert "seed: 64,000, 96,000 with labels; 320,000, not reached without." in text
 
 
 def test_references_stand_against_both_sets():
@@ -116,20 +118,7 @@ def test_references_stand_against_both_sets():
     text = image.reference_table({"fid_references": references})
     assert "| random training digits | 0.100 | 0.200 |" in text
     assert "| validation digits (held out) | 0.300 | - |" in text
-    assert "| generated digits, first seed | 0.400 | 0.500 |" in text
-
-
-def test_strip_is_the_first_row_of_each_grid(tmp_path):
-    run_paths = paths.ImagePaths("trial", tmp_path)
-    run_paths.samples.mkdir(parents=True)
-    for epoch in (5, 10):
-        pixels = np.full((582, 582), epoch, np.uint8)
-        pixels[58:] = 255
-        Image.fromarray(pixels).save(run_paths.grid(epoch))
-    strip = image.progress_strip(run_paths, [5, 10])
-    assert strip.shape == (116, 582)
-    assert np.unique(strip[:58]).tolist() == [5]
-    assert np.unique(strip[58:]).tolist() == [10]
+    assert "| generated digits, as frequent as in training | 0.400 | 0.500 |" in text
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -161,7 +150,24 @@ def test_figures_are_written_from_the_committed_files(tmp_path):
     written = results.write(
         paths.ImagePaths("full", tmp_path), paths.AudioPaths("full", tmp_path), tmp_path / "RESULTS.md"
     )
-    assert len(written) == 9 and all(path.is_file() for path in written)
-    assert (tmp_path / "RESULTS.md").read_bytes() == paths.RESULTS.read_bytes()
-    for path in written[:-1]:
-        assert Image.open(path).size == Image.open(paths.ROOT / path.relative_to(tmp_path)).size
+    assert len(written) == 10 and all(path.is_file() for path in written)
+    for path in written:
+        committed = paths.ROOT / path.relative_to(tmp_path)
+        if path.suffix == ".png":
+            assert Image.open(path).size == Image.open(committed).size
+        else:
+            assert path.read_bytes() == committed.read_bytes()
+
+
+def test_the_summary_has_a_row_for_each_question_with_its_yardstick():
+    scores = {
+        name: {metric: [value, 0.25] for metric in ("frechet_distance", "recognised", "recall")}
+        for name, value in (("generated", 2.0), ("training", 0.5), ("real_through_griffin_lim", 0.75))
+    }
+    rows = summary.clip_rows({"scores": scores, "protocol": {"seeds": [0, 1]}})
+    assert [row[1:] for row in rows] == [
+        ["2.00", "training excerpts 0.50", "± 0.25 over 2 seeds"],
+        ["2.000", "real excerpts, estimated phase 0.750", "± 0.250 over 2 seeds"],
+        ["2.00", "training excerpts 0.50", "± 0.25 over 2 seeds"],
+    ]
+    assert all(len(row) == len(summary.HEADER) for row in rows)

@@ -1,0 +1,132 @@
+"""The first table of RESULTS.md: questions of both halves, each with its answer, a yardstick, and its spread."""
+
+from collections.abc import Iterable
+
+from src import paths
+from src.config import STEMS
+from src.files import load_json
+from src.metric_tables import (
+    DIGIT_ACCURACY,
+    FID,
+    FRECHET,
+    OPINION,
+    RATE,
+    RECALL,
+    RECALL_OF_CLIPS,
+    RECOGNISED,
+    SDR,
+    Metric,
+)
+from src.report.plotting import table
+
+HEADER = ["question", "answer", "yardstick", "how sure"]
+
+
+def template_values(
+    image_paths: paths.ImagePaths, audio_paths: paths.AudioPaths, flow_paths: paths.FlowPaths
+) -> dict[str, str]:
+    """The templates' tables of answers. Raises CheckpointError if a JSON file is missing or damaged."""
+    digits = digit_rows(load_json(image_paths.metrics))
+    stems = stem_rows(load_json(audio_paths.metrics)) + clip_rows(load_json(flow_paths.metrics))
+    return {
+        "answers": table(HEADER, digits + stems),
+        "digit_answers": table(HEADER, digits),
+        "stem_answers": table(HEADER, stems),
+    }
+
+
+def digit_rows(metrics: dict) -> list[list[str]]:
+    """The questions about generated digits."""
+    final, random_training = metrics["final"], metrics["fid_references"]["random_training"]["test"]
+    seeds = len(metrics["protocol"]["seeds"])
+
+    def sure(metric: Metric) -> str:
+        return f"± {metric.format(final[metric]['std'])} over {seeds} sampling seeds"
+
+    near = metrics["neighbours"]
+    return [
+        [
+            "Are generated digits, as a set, like MNIST? (FID)",
+            FID.format(final[FID]["mean"]),
+            f"random training digits {FID.format(random_training)}",
+            sure(FID),
+        ],
+        [
+            "Is a digit the one that was asked for?",
+            DIGIT_ACCURACY.format(final[DIGIT_ACCURACY]["mean"]),
+            f"real digits read as labelled {DIGIT_ACCURACY.format(final[DIGIT_ACCURACY]['real'])}",
+            sure(DIGIT_ACCURACY),
+        ],
+        [
+            "Is all of MNIST's variety there? (recall)",
+            RECALL.format(final[RECALL]["mean"]),
+            f"real digits {RECALL.format(final[RECALL]['real'])}",
+            sure(RECALL),
+        ],
+        [
+            "Are the digits copies? (distance to the nearest training digit, grey levels)",
+            f"{near['median_distance_generated']:.1f}",
+            f"real test digits {near['median_distance_test']:.1f}",
+            f"median of {near['count']:,}",
+        ],
+    ]
+
+
+def stem_rows(metrics: dict) -> list[list[str]]:
+    """The questions about regenerated stems."""
+    final, tracks = metrics["final"], f"median over {metrics['protocol']['tracks']} tracks"
+    rows = [
+        [
+            "How close does a regenerated stem come? (SDR)",
+            f"{_range(SDR, final.values())} dB",
+            f"silence 0 dB; the latents carry {_range(RATE, final.values())} kbit/s",
+            tracks,
+        ]
+    ]
+    least_error = [
+        row for stem in STEMS for row in metrics["perceptual"][stem] if row["asked_sdr_db"] == 18 and not row["fill"]
+    ]
+    griffin_lim = [metrics["baselines"][stem]["griffin_lim_decoded_mel"] for stem in STEMS]
+    if least_error and all(OPINION in row for row in (*least_error, *griffin_lim)):
+        rows.append(
+            [
+                "How does it sound at 18 dB? (opinion score, 1 to 5)",
+                _range(OPINION, least_error),
+                f"`z_mel` alone, with a guessed phase: {_range(OPINION, griffin_lim)}",
+                f"predicted by Zimtohrli; {tracks}",
+            ]
+        )
+    return rows
+
+
+def _range(metric: Metric, rows: Iterable[dict]) -> str:
+    """The least and the greatest value over the stems."""
+    values = [row[metric] for row in rows]
+    return f"{metric.format(min(values))} to {metric.format(max(values))}"
+
+
+def clip_rows(metrics: dict) -> list[list[str]]:
+    """The questions about generated stems."""
+    scores = metrics["scores"]
+    seeds = len(metrics["protocol"]["seeds"])
+
+    def row(question: str, metric: Metric, yardstick: str, label: str) -> list[str]:
+        mean, deviation = scores["generated"][metric]
+        of_yardstick = metric.format(scores[yardstick][metric][0])
+        return [
+            question,
+            metric.format(mean),
+            f"{label} {of_yardstick}",
+            f"± {metric.format(deviation)} over {seeds} seeds",
+        ]
+
+    return [
+        row("Is generated sound like real stems? (Fréchet distance)", FRECHET, "training", "training excerpts"),
+        row(
+            "Is it the stem that was asked for?",
+            RECOGNISED,
+            "real_through_griffin_lim",
+            "real excerpts, estimated phase",
+        ),
+        row("Is the variety of real stems there? (recall)", RECALL_OF_CLIPS, "training", "training excerpts"),
+    ]

@@ -18,7 +18,7 @@ distributed         training in several processes
 runtime             device, precision, random streams
 downloads           files from the network
 notebook            helpers of both notebooks: source code as Markdown, pixel-exact pictures
-report              RESULTS.md and its figures, from JSON and saved pictures alone
+report              RESULTS.md, model cards and figures, from JSON and saved pictures alone
 files               atomic writes and JSON
 paths               the folders, and every other file name
 config              every default

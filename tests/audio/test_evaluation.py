@@ -99,6 +99,7 @@ def small_world(tracks, monkeypatch) -> None:
     monkeypatch.setattr(classifier, "load_classifier", lambda: untrained)
 
 
+@pytest.mark.slow
 def test_the_whole_protocol_on_a_small_model(model, small_world):
     config = AudioEvaluationConfig(curve_sdr_db=(8.0, 14.0), perceptual_sdr_db=(8.0,), equal_sdr_db=(10.0,), tracks=2)
     measured = evaluation.evaluate(model, config)
@@ -111,6 +112,7 @@ def test_the_whole_protocol_on_a_small_model(model, small_world):
         assert curve[0]["rate_kbit_s"] < curve[1]["rate_kbit_s"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_measurement_goes_on_and_ends_in_the_same_scores(model, small_world, tmp_path):
     config = AudioEvaluationConfig(
         curve_sdr_db=(8.0, 14.0), perceptual_sdr_db=(8.0,), calibration_sdr_db=(8.0,), calibration_fills=(0.5,),

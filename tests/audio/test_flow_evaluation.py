@@ -85,6 +85,7 @@ def test_a_change_of_level_is_seen_at_the_joint(small_flow):
     assert flow_evaluation._change(small_flow, noise, RATE)[0] < 0.3
 
 
+@pytest.mark.slow
 def test_the_protocol_measures_each_part(small_flow, tracks, monkeypatch):
     torch.manual_seed(3)
     network = classifier.StemClassifier(StemClassifierConfig(width=2)).eval()

@@ -133,6 +133,7 @@ def test_resumed_run_has_the_bits_of_one_never_stopped(tracks, tmp_path):
     assert_same_bits(whole, training.train(SMALL, tracks, broken, progress=False))
 
 
+@pytest.mark.slow
 def test_run_killed_twice_and_resumed_has_the_bits_of_one_never_stopped(tmp_path):
     """`python -m tests.campaigns.kills` does this many times."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -160,6 +161,7 @@ def losses_of(folder) -> list[float]:
     return [value for row in rows for stem in STEMS for value in row[stem].values()]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this build of torch has no torch.distributed")
 def test_two_processes_train_as_one_does(tmp_path):
     """Noise is drawn for the whole batch and then shared out, and there is no batch norm."""

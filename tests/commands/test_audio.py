@@ -146,6 +146,7 @@ def interrupt(*arguments):
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_train_then_evaluate(capsys, small, monkeypatch):
     status, out, _ = run(capsys, "audio", "train", "--profile", "quick", "--run", "mine")
     assert status == 0
@@ -163,6 +164,7 @@ def test_train_then_evaluate(capsys, small, monkeypatch):
     assert status == 0 and "wrote" not in out
 
 
+@pytest.mark.slow
 def test_train_a_flow_then_evaluate_it(capsys, monkeypatch, tmp_path):
     stream = torch.Generator().manual_seed(0)
     waveforms = tuple(0.1 * torch.randn(4, 4 * RATE, generator=stream) for _ in range(2))

@@ -185,6 +185,7 @@ def test_a_run_is_finished_when_its_last_epoch_is_scored(small_config, blobs, tm
     assert not training_loop.finished(run_paths)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_run_has_the_bits_of_one_never_stopped(tmp_path):
     settings = {"epochs": 40}
     assert start_run("image", tmp_path / "whole", settings).wait(timeout=300) == 0
@@ -209,6 +210,7 @@ def test_killed_and_resumed_run_has_the_bits_of_one_never_stopped(tmp_path):
             assert_same_bits(list(whole[part].values()), list(killed[part].values()))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this build of torch has no torch.distributed")
 def test_two_processes_keep_the_same_weights(tmp_path):
     assert start_run("image", tmp_path / "two", {"epochs": 2}, processes=2).wait(timeout=300) == 0

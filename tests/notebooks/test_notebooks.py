@@ -45,6 +45,7 @@ def test_the_image_notebook_shows_png_pictures_and_absolute_links():
             assert not re.search(r"\]\((?!https://|#)", cell.source), cell.source
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", bootstrap.NOTEBOOKS)
 def test_notebook_trains_and_tells_its_story_in_the_quick_profile(name, tmp_path, monkeypatch):
     clone = tmp_path / "clone"

@@ -27,6 +27,7 @@ from src.config import STEMS, FlowConfig
 DILATIONS = (1, 2, 4, 8)  # of the blocks, in turn, in latent frames
 TAPS = 3  # latent frames that a dilated convolution combines
 TIME_FREQUENCIES = 32  # sines and cosines of the time that the network receives
+EDGE = 2  # mel frames at each end of a part of a recording that its ends darken; the model leaves them out
 FLOOR_DB = -95.0  # least value of a decoded log-mel spectrogram
 
 Velocity = Callable[[Tensor, float], Tensor]  # (points, time) -> velocities of the points' shape

@@ -11,14 +11,13 @@ from torch import Tensor
 
 from src import distributed, paths, runtime, training_loop
 from src.audio.data import Tracks, draw_excerpt
-from src.audio.flow import StemFlow, flow_loss, mix_noise, one_hot_stems
+from src.audio.flow import EDGE, StemFlow, flow_loss, mix_noise, one_hot_stems
 from src.audio.spectrogram import MelSpectrogram
 from src.audio.training import change_speed, uniform
 from src.audio.vae import STRIDE
 from src.config import STEMS, FlowConfig
 from src.metric_tables import BEST_FLOW, FLOW_LOSS
 
-EDGE = 2  # mel frames at each end of a crop that its ends darken; windows leave them out
 LEAST_KNOWN = 8  # latent frames at least that are known, and that are not, where a part of a window is known
 VALIDATION_TIMES = 8  # times, evenly spread, at which the loss of a validation window is measured
 

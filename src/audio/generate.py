@@ -7,7 +7,7 @@ from torch import Tensor
 
 from src import runtime
 from src.audio import vae
-from src.audio.flow import StemFlow, mix_noise, path_point, solve
+from src.audio.flow import EDGE, StemFlow, mix_noise, path_point, solve
 from src.audio.reconstruct import log_mel_blocks
 from src.audio.spectrogram import MelSpectrogram
 from src.audio.vae import STRIDE
@@ -18,7 +18,6 @@ from src.errors import UsageError
 MAX_SECONDS = 600
 INVERSION_STEPS = 16  # of the solver from a recording back to noise
 CONTEXT = 64  # latent frames at the end of a recording that its continuation depends on
-EDGE = 2  # mel frames at each end of a recording's part that its ends darken
 PHASE_BLOCK = 2**17  # samples of which the phase is estimated at once: 6 s
 PHASE_OVERLAP = 2**12  # samples of the earlier block that the next one continues
 LIMITER_SECONDS = 0.05  # over which the limiter turns the level down before a peak, and up after it

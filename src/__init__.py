@@ -8,8 +8,8 @@ image               the DCGAN on MNIST:  data -> dcgan, losses -> training, gene
                     with classifier and inception, the networks whose features the evaluation uses
 audio               the VAE of MUSDB18's stems:  sound_files -> data, spectrogram -> water_filling -> vae
                     -> losses -> training, reconstruct -> evaluation -> benchmark; the stem flow: flow
-                    -> flow_training -> generate -> flow_evaluation; with metrics of waveforms, the stem classifier,
-                    and display for figures and players
+                    -> flow_training -> generate -> flow_evaluation; with metrics of waveforms, summaries of the
+                    scores of many tracks, the stem classifier, and display for figures and players
 metrics             FID, KID, Inception Score, precision, recall and nearest neighbours of feature sets
 classifiers         training and publishing of both reference classifiers
 training_loop       epochs, resume, learning rate, averaging, order of a checkpoint, log
@@ -18,6 +18,7 @@ distributed         training in several processes
 runtime             device, precision, random streams
 downloads           files from the network
 notebook            helpers of both notebooks: source code as Markdown, pixel-exact pictures
+figures             sizes and colours of figures, for light pages, dark pages and notebooks
 report              RESULTS.md, model cards and figures, from JSON and saved pictures alone
 files               atomic writes and JSON
 paths               the folders, and every other file name

@@ -86,8 +86,8 @@ SDR = Metric("sdr_museval_db", "SDR (BSS Eval v4)", "dB", 2, "higher", tolerance
 RATE = Metric("rate_kbit_s", "rate of both latents", "kbit/s", 2, "lower", tolerance=0.005, relative=True)
 MEL_RATE = Metric("mel_rate_kbit_s", "of which `z_mel`", "kbit/s", 2, "lower", tolerance=0.005, relative=True)
 RATE_MEAN = Metric("rate_mean_kbit_s", "rate, mean over tracks", "kbit/s", 2, "lower", tolerance=0.005, relative=True)
-CLOSED_FORM_RATE = f"closed_form_{RATE}"  # rate of the closed form at the SDR of the comparison
 SDR_GLOBAL = Metric("sdr_global_db", "SDR (global)", "dB", 2, "higher", tolerance=0.05)
+BD_RATE = Metric("bd_rate_percent", "BD-rate", "%", 1, "lower")
 SI_SDR = Metric("si_sdr_db", "SI-SDR", "dB", 2, "higher", tolerance=0.05)
 SNR = Metric("snr_db", "SNR", "dB", 2, "higher", tolerance=0.05)
 MSE = Metric("mse", "MSE, full scale 1", "", 6, "lower", tolerance=0.01, relative=True)

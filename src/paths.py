@@ -166,6 +166,10 @@ class AudioPaths(RunPaths):
         """A validation excerpt, reconstructed by the checkpoint after `epoch` epochs; always the same excerpt."""
         return self.reconstructions / f"epoch_{epoch:03d}_{stem}.flac"
 
+    def original(self, stem: str) -> Path:
+        """The validation excerpt itself."""
+        return self.reconstructions / f"original_{stem}.flac"
+
     def spectrogram(self, epoch: int) -> Path:
         """Log-mel spectrograms of those excerpts: of the originals, and decoded from `z_mel`."""
         return self.spectrograms / f"epoch_{epoch:03d}.png"
@@ -224,6 +228,7 @@ class FlowPaths(AudioPaths):
 IMAGE = ImagePaths()
 AUDIO = AudioPaths()
 FLOW = FlowPaths()
+CLAIMS = ROOT / "metrics" / "claims.json"  # figures of the project that this one reimplements
 
 
 def relative(path: Path) -> str:

@@ -12,7 +12,7 @@ from src import paths
 SOURCE = paths.ROOT / "src"
 # From the bottom up: a module may import from lower levels and from its own level, where no cycle is allowed.
 LEVELS = (
-    ("errors", "config", "paths", "files", "metric_tables"),
+    ("errors", "config", "paths", "files", "metric_tables", "figures"),
     ("runtime", "downloads", "distributed", "checkpoints", "metrics", "classifiers", "training_loop", "report"),
     ("image", "audio"),
     ("commands", "notebook"),
@@ -28,7 +28,7 @@ HALVES = {  # within a half, from the bottom up; the same rule
         ("benchmark",),
     ),
     "audio": (
-        ("sound_files", "spectrogram", "spool"),
+        ("sound_files", "spectrogram", "spool", "summaries"),
         ("data", "metrics", "display", "water_filling"),
         ("vae", "classifier", "flow"),
         ("losses",),

@@ -16,19 +16,26 @@ from src.audio.data import Tracks, load_musdb18
 from src.audio.reconstruct import Reconstruction, reconstruct
 from src.audio.sound_files import pad_or_trim, resample, write_audio
 from src.audio.spectrogram import imdct, mdct
+from src.audio.summaries import PER_TRACK, Row, Summary, bd_rate, keep_per_track, summarise
 from src.audio.water_filling import water_level
-from src.config import CHECKPOINT_SDR_DB, OPERATING_SDR_DB, SILENT_EXCERPT_POWER, STEMS, AudioEvaluationConfig
+from src.config import (
+    BOOTSTRAP_RESAMPLES,
+    CHECKPOINT_SDR_DB,
+    OPERATING_SDR_DB,
+    SILENT_EXCERPT_POWER,
+    STEMS,
+    AudioEvaluationConfig,
+)
 from src.errors import DataError
+from src.figures import save_themes
 from src.metric_tables import (
     AUDIO_METRICS,
-    CLOSED_FORM_RATE,
     MEL_ERROR,
     MEL_RATE,
     MSE,
     OBJECTIVE,
     OPINION,
     RATE,
-    RATE_MEAN,
     SDR,
     SDR_GLOBAL,
     SI_SDR,
@@ -40,10 +47,11 @@ from src.metric_tables import (
 # MedleyDB).
 CHECKPOINT_EXAMPLE = "Alexander Ross - Goodbye Bolero"
 CHECKPOINT_SECONDS = 4.0
+SMALL_DPI = 80
+PICTURED_STEMS = ("drums", "vocals")
 CHECKPOINT_MAX_SECONDS = 30  # longest part of a validation track that is used
+CURVE_METRICS = (RATE, SDR_GLOBAL)  # kept for each track: from them the BD-rate is computed
 
-Row = dict[str, float]  # scores of one track
-Summary = dict[str, float | int | None]  # scores of all tracks
 Result = TypeVar("Result")
 
 
@@ -84,16 +92,32 @@ class Scorer:
         return {OBJECTIVE: round(total / len(STEMS) / len(CHECKPOINT_SDR_DB), 4), **scores}
 
     def save_examples(self, model: vae.StemVAE, run_paths: paths.AudioPaths, epoch: int) -> None:
-        """Write the example as the checkpoint reconstructs it, and the spectrograms of the original and of `z_mel`."""
+        """Write the example, the same as the checkpoint reconstructs it, and the spectrograms of the original and of
+        `z_mel`."""
         sample_rate = model.config.sample_rate
-        originals, decoded = {}, {}
+        log_mels = {}
         for stem, waveform in zip(STEMS, self.example, strict=True):
             result = reconstruct(model, waveform.numpy(), sample_rate, stem)
+            write_audio(run_paths.original(stem), waveform.numpy()[None], sample_rate)
             write_audio(run_paths.reconstruction(epoch, stem), result.waveform[None], sample_rate)
-            originals[stem] = model.log_mel(waveform[None].to(runtime.device()))[0].cpu().numpy()
-            decoded[f"{stem}, from z_mel"] = result.decoded_mel
-        figure = display.spectrogram_figure(originals | decoded, model.spectrogram)
-        files.save_figure(run_paths.spectrogram(epoch), figure, dpi=80)
+            log_mels[f"{stem}, original"] = model.log_mel(waveform[None].to(runtime.device()))[0].cpu().numpy()
+            log_mels[f"{stem}, from z_mel"] = result.decoded_mel
+        save_themes(
+            run_paths.spectrogram(epoch), lambda: display.spectrogram_figure(log_mels, model.spectrogram), SMALL_DPI
+        )
+
+
+def save_pictures(model: vae.StemVAE, run_paths: paths.AudioPaths) -> None:
+    """Write the spectrograms of the example's `PICTURED_STEMS`, original and reconstructed."""
+    example = Scorer(load_musdb18("validation", model.config.sample_rate)).example
+    log_mels = {}
+    for stem in PICTURED_STEMS:
+        waveform = example[STEMS.index(stem)]
+        result = reconstruct(model, waveform.numpy(), model.config.sample_rate, stem)
+        for name, sound in (("original", waveform), ("regenerated", torch.from_numpy(result.waveform))):
+            log_mels[f"{stem}, {name}"] = model.log_mel(sound[None].to(runtime.device()))[0].cpu().numpy()
+    picture = run_paths.spectrograms / "regenerated.png"
+    save_themes(picture, lambda: display.spectrogram_figure(log_mels, model.spectrogram))
 
 
 def _checkpoint_row(waveforms: Tensor, output: vae.StemOutput, rate: Tensor, kbit: float) -> Row:
@@ -118,7 +142,7 @@ def evaluate(
     `keep` is called for each part, which takes a few minutes at most; a `files.PartialResults` computes only those that
     an interrupted measurement did not finish.
 
-    Returns `protocol`, `calibration`; for each stem `final` (the operating point), `curve`, `closed_form`, `equal_sdr`,
+    Returns `protocol`, `calibration`; for each stem `final` (the operating point), `curve`, `closed_form`, `bd_rate`,
     `perceptual` and `baselines`; then `resampled`.
     """
     tracks = load_musdb18(split, model.config.sample_rate).first(config.tracks)
@@ -169,6 +193,7 @@ def describe_protocol(config: AudioEvaluationConfig, tracks: Tracks, split: str)
         "tracks": len(tracks),
         "sample_rate": tracks.sample_rate,
         "aggregation": "median over the 1-second windows of a track (sdr_museval_db), then over tracks",
+        "intervals": f"95 %, percentile bootstrap over tracks with {BOOTSTRAP_RESAMPLES:,} resamples",
         "latents": "sampled from their posteriors",
         "operating_sdr_db": dict(zip(STEMS, OPERATING_SDR_DB, strict=True)),
         "machine": runtime.describe_machine(),
@@ -189,47 +214,69 @@ def calibrate(
 def _calibrate_stem(
     model: vae.StemVAE, config: AudioEvaluationConfig, waveforms: list[Tensor], stem: str
 ) -> dict[str, list[Summary]]:
-    return {
-        "sdr": [measure(model, waveforms, stem, sdr_db) for sdr_db in config.calibration_sdr_db],
-        "fill": [
-            measure(model, waveforms, stem, config.perceptual_sdr_db[0], fill, perceptual=True)
-            for fill in config.calibration_fills
-        ],
-    }
+    by_sdr = [measure(model, waveforms, stem, sdr_db) for sdr_db in config.calibration_sdr_db]
+    by_fill = [
+        measure(model, waveforms, stem, config.perceptual_sdr_db[0], fill, perceptual=True)
+        for fill in config.calibration_fills
+    ]
+    return {"sdr": [keep_per_track(row, ()) for row in by_sdr], "fill": [keep_per_track(row, ()) for row in by_fill]}
 
 
 def measure_stem(
     model: vae.StemVAE, config: AudioEvaluationConfig, tracks: Tracks, stem_index: int, keep: files.Keep = files.compute
 ) -> dict:
-    """All scores of one stem: `final`, `curve`, `closed_form`, `equal_sdr`, `perceptual` and `baselines`."""
-    stem, waveforms = STEMS[stem_index], non_silent(tracks, stem_index)
+    """All scores of one stem: `final`, `curve`, `closed_form`, `bd_rate`, `perceptual` and `baselines`.
 
-    def point(network: vae.StemVAE, sdr_db: float, fill: float = 0.0, perceptual: bool = False) -> Summary:
+    `final` keeps every score of every track, both curves the rates and SDRs.
+    """
+    stem, waveforms = STEMS[stem_index], non_silent(tracks, stem_index)
+    names = [name for name, stems in zip(tracks.names, tracks.waveforms, strict=True) if is_audible(stems[stem_index])]
+
+    def point(network: vae.StemVAE, sdr_db: float, fill: float = 0.0) -> Summary:
         coder = "model" if network is model else "closed form"
-        name = f"{stem}, {coder}, {sdr_db} dB, fill {fill}{', perceptual' if perceptual else ''}"
+        perceptual = sdr_db in (*config.perceptual_sdr_db, OPERATING_SDR_DB[stem_index])
+        name = f"{stem}, {coder}, {sdr_db} dB, fill {fill}"
         return keep(name, measure, network, waveforms, stem, sdr_db, fill, perceptual)
 
     final = point(model, OPERATING_SDR_DB[stem_index])
-    curve = [point(model, sdr_db, perceptual=sdr_db in config.perceptual_sdr_db) for sdr_db in config.curve_sdr_db]
+    filled = point(model, OPERATING_SDR_DB[stem_index], config.fill)
     plain = vae.closed_form(model)
-    closed_form = [point(plain, sdr_db) for sdr_db in config.curve_sdr_db]
+    curve, closed_form = ([point(network, sdr_db) for sdr_db in config.curve_sdr_db] for network in (model, plain))
     perceptual = []
     for row in curve:
-        if row["asked_sdr_db"] in config.perceptual_sdr_db:
-            perceptual += [row, point(model, row["asked_sdr_db"], config.fill, perceptual=True)]
+        if row["target_sdr_db"] in config.perceptual_sdr_db:
+            perceptual += [row, point(model, row["target_sdr_db"], config.fill)]
+    baselines = keep(f"{stem}, baselines", measure_baselines, model, waveforms, stem)
+    baselines |= {"closed_form": at_rate(closed_form, final[RATE]), "model": final, "model_filled": filled}
     return {
-        "final": final,
-        "curve": curve,
-        "closed_form": closed_form,
-        "equal_sdr": [compare(curve, closed_form, sdr_db) for sdr_db in config.equal_sdr_db],
-        "perceptual": perceptual,
-        "baselines": keep(f"{stem}, baselines", measure_baselines, model, waveforms, stem),
+        "final": {"names": names, **final},
+        "curve": [keep_per_track(row, CURVE_METRICS) for row in curve],
+        "closed_form": [keep_per_track(row, CURVE_METRICS) for row in closed_form],
+        "bd_rate": bd_rate(curve, closed_form),
+        "perceptual": [keep_per_track(row, ()) for row in perceptual],
+        "baselines": {name: keep_per_track(row, ()) for name, row in baselines.items()},
     }
+
+
+def at_rate(curve: list[Summary], rate: float) -> Summary:
+    """Global SDR and opinion score of a curve at a rate in kbit/s, by linear interpolation between the points that have
+    them."""
+    row: Summary = {RATE: rate, PER_TRACK: {}}
+    for metric in (SDR_GLOBAL, OPINION):
+        points = [(point[RATE], point[metric]) for point in curve if metric in point]
+        if points:
+            row[metric] = round(float(np.interp(rate, *zip(*points, strict=True))), 4)
+    return row
 
 
 def non_silent(tracks: Tracks, stem_index: int) -> list[Tensor]:
     """Each track's waveform (samples,) of a stem, without the tracks in which it is silent."""
-    return [stems[stem_index] for stems in tracks.waveforms if stems[stem_index].square().mean() > SILENT_EXCERPT_POWER]
+    return [stems[stem_index] for stems in tracks.waveforms if is_audible(stems[stem_index])]
+
+
+def is_audible(waveform: Tensor) -> bool:
+    """Whether a stem's waveform (samples,) is loud enough to be scored."""
+    return bool(waveform.square().mean() > SILENT_EXCERPT_POWER)
 
 
 def measure(
@@ -250,7 +297,7 @@ def measure(
         return {RATE: result.rate, MEL_RATE: result.mel_rate, MEL_ERROR: mel_error.item()} | scores
 
     rows = map_tracks(measure_track, waveforms, f"{stem}, {sdr_db:g} dB")
-    return {"asked_sdr_db": sdr_db, "fill": fill, **summarise(rows)}
+    return {"target_sdr_db": sdr_db, "fill": fill, **summarise(rows)}
 
 
 def map_tracks(function: Callable[[Tensor], Result], waveforms: list[Tensor], description: str) -> list[Result]:
@@ -281,39 +328,6 @@ def score(reference: Tensor, estimate: Tensor, sample_rate: int, perceptual: boo
     if perceptual and (mos := metrics.zimtohrli_mos(reference.numpy(), estimate.numpy(), sample_rate)) is not None:
         row[OPINION] = mos
     return row
-
-
-def summarise(rows: list[Row]) -> Summary:
-    """Medians over tracks, None where no track has a value; of the rate also the mean, of windows the sum."""
-    summary: Summary = {"tracks": len(rows)}
-    for key in rows[0]:
-        values = [row[key] for row in rows]
-        if key in ("windows", "windows_skipped"):
-            summary[key] = sum(values)
-        else:
-            defined = not np.isnan(values).all()
-            summary[key] = _round(np.nanmedian(values)) if defined else None
-    if RATE in rows[0]:
-        summary[RATE_MEAN] = _round(np.mean([row[RATE] for row in rows]))
-    return summary
-
-
-def _round(value: float) -> float:
-    return float(f"{float(value):.5g}")
-
-
-def compare(curve: list[Summary], closed_form: list[Summary], sdr_db: float) -> Row:
-    """Rates in kbit/s of two curves at one SDR, and the share saved by the first; None where a curve does not reach
-    that SDR."""
-    rate, closed_form_rate = (rate_at(sdr_db, rows) for rows in (curve, closed_form))
-    saved = None if rate is None or closed_form_rate is None else round(1 - rate / closed_form_rate, 4)
-    return {"sdr_db": sdr_db, RATE: rate, CLOSED_FORM_RATE: closed_form_rate, "saved": saved}
-
-
-def rate_at(sdr_db: float, curve: list[Summary]) -> float | None:
-    """The rate of a curve at an SDR, by linear interpolation between its points; None outside of them."""
-    ratios, rates = ([row[key] for row in curve] for key in (SDR, RATE))
-    return round(float(np.interp(sdr_db, ratios, rates)), 4) if ratios[0] <= sdr_db <= ratios[-1] else None
 
 
 def measure_baselines(model: vae.StemVAE, waveforms: list[Tensor], stem: str) -> dict[str, Summary]:
@@ -362,4 +376,5 @@ def _resample_stem(model: vae.StemVAE, tracks: Tracks, stem_index: int) -> Summa
         scores = score(reference, torch.from_numpy(result.waveform), sample_rate, perceptual=False)
         return {RATE: result.rate, f"resampling_alone_{SDR}": alone} | scores
 
-    return summarise(map_tracks(measure_track, non_silent(tracks, stem_index), f"{stem} at {sample_rate} Hz"))
+    rows = map_tracks(measure_track, non_silent(tracks, stem_index), f"{stem} at {sample_rate} Hz")
+    return keep_per_track(summarise(rows), ())

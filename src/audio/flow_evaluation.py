@@ -17,6 +17,7 @@ from src.audio.flow import StemFlow, load_flow
 from src.audio.sound_files import write_audio
 from src.classifiers import accuracy
 from src.config import MEL_RANGE_DB, STEMS, FlowEvaluationConfig
+from src.figures import save_themes
 from src.metric_tables import CLIP_METRICS, COVERAGE_OF_CLIPS, FRECHET, PRECISION_OF_CLIPS, RECALL_OF_CLIPS, RECOGNISED
 
 SECONDS = classifier.SECONDS  # of a clip
@@ -95,8 +96,8 @@ def save_examples(flow: StemFlow, run_paths: paths.FlowPaths) -> None:
             write_audio(run_paths.generated / f"{stem}_seed{seed}.flac", clip, rate)
             if seed == EXAMPLE_SEEDS[0]:
                 log_mels[f"{stem}, generated"] = flow.log_mel(torch.from_numpy(clip))[0].numpy()
-    figure = display.spectrogram_figure(log_mels, flow.spectrogram)
-    files.save_figure(run_paths.spectrograms / "generated.png", figure, dpi=80)
+    picture = run_paths.spectrograms / "generated.png"
+    save_themes(picture, lambda: display.spectrogram_figure(log_mels, flow.spectrogram))
 
 
 # --- likeness to real stems ---

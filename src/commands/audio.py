@@ -192,6 +192,7 @@ def evaluate(options: argparse.Namespace) -> None:
     for stem, row in measured["final"].items():
         print(f"{stem:7} SDR {row[SDR]:6.2f} dB at {row[RATE]:6.2f} kbit/s")
     if not options.model:
+        evaluation.save_pictures(model, run_paths)
         _record(run_paths, {**measured, **history})
 
 

@@ -219,9 +219,10 @@ def _record_in_parts(path: Path, measure: Callable[[float, Keep], dict], amount:
     """Write what `measure(amount of training, keep)` returns. An interrupted measurement goes on from its last finished
     part."""
     from src import runtime
+    from src.image.data import load_mnist
 
     machine = runtime.describe_machine()
-    key = {"amount": amount, "config": asdict(ImageConfig()), "machine": machine}
+    key = {"amount": amount, "config": asdict(ImageConfig()), "machine": machine, "data": load_mnist("train").source}
     partial = open_partial_results(path.with_suffix(".partial.json"), key)
     save_json(path, measure(amount, partial))
     delete(partial.path)

@@ -2,20 +2,20 @@
 
 from pathlib import Path
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from src import paths
-from src.config import STEMS
-from src.files import load_json, save_figure
-from src.metric_tables import CLIP_METRICS, FLOW_LOSS, RECOGNISED
-from src.report.plotting import BLUE, DPI, ORANGE, STYLE, machine_line, table, training_values
+from src.config import SOLVER_STEPS, STEMS
+from src.figures import BLUE, ORANGE, WIDTH, save_themes
+from src.files import load_json
+from src.metric_tables import CLIP_METRICS, FLOW_LOSS, FRECHET, RECALL_OF_CLIPS, RECOGNISED
+from src.report.tables import machine_line, table, training_values
 
-ROW_LABELS = {
-    "generated": "**generated**",
-    "training": "real excerpts of the training tracks: a perfect copy of them",
-    "real_through_griffin_lim": "real excerpts of the other test tracks, through Griffin-Lim",
-    "real": "real excerpts of the other test tracks",
+COLUMN_LABELS = {
+    "generated": "generated",
+    "training": "training excerpts",
+    "real": "real test excerpts",
+    "real_through_griffin_lim": "the same, estimated phase",
 }
 CHARACTER_LABELS = {
     "level_db": ("level, dB re full scale", 1),
@@ -48,37 +48,36 @@ def template_values(run_paths: paths.FlowPaths) -> dict[str, str | int]:
         uncut_level=f"{joints['uncut']['level_db']:.1f}",
         uncut_spectrum=f"{joints['uncut']['spectrum_db']:.1f}",
         speed=f"{metrics['speed']:.0f}",
+        recall=RECALL_OF_CLIPS.format(metrics["scores"]["generated"][RECALL_OF_CLIPS][0]),
+        recall_training=RECALL_OF_CLIPS.format(metrics["scores"]["training"][RECALL_OF_CLIPS][0]),
+        frechet_real=FRECHET.format(metrics["scores"]["real"][FRECHET][0]),
         best_epoch=FLOW_LOSS.best(metrics["checkpoints"])["epoch"],
         machine=machine_line(protocol["machine"]),
     )
     values |= training_values(metrics["training"])
-    return {f"flow_{name}": value for name, value in values.items()}
+    return {f"flow_{name}": value for name, value in values.items()} | {"solver_steps": SOLVER_STEPS}
 
 
 def write_figures(run_paths: paths.FlowPaths) -> list[Path]:
-    """Write the figure of the training. Returns its path."""
-    path = run_paths.figures / "flow_training.png"
-    save_figure(path, loss_curves(load_json(run_paths.metrics)), DPI)
-    return [path]
+    """Write the figure of the training. Returns its paths."""
+    metrics = load_json(run_paths.metrics)
+    return save_themes(run_paths.figures / "flow_training.png", lambda: loss_curves(metrics))
 
 
 def score_table(metrics: dict) -> str:
     """Scores of generated clips and of three kinds of real excerpts: mean and standard deviation over seeds."""
     rows = []
-    for key, label in ROW_LABELS.items():
-        cells = []
-        for metric in CLIP_METRICS:
-            mean, deviation = metrics["scores"][key][metric]
-            cells.append(f"{metric.format(mean)} ± {metric.format(deviation)}")
-        rows.append([label, *cells])
-    return table(["", *(metric.label for metric in CLIP_METRICS)], rows)
+    for metric in CLIP_METRICS:
+        cells = (metrics["scores"][key][metric] for key in COLUMN_LABELS)
+        rows.append([metric.label, *(f"{metric.format(mean)} ± {metric.format(spread)}" for mean, spread in cells)])
+    return table(["", *COLUMN_LABELS.values()], rows)
 
 
 def stem_table(metrics: dict) -> str:
     """Share of the clips of each stem that is recognised."""
     rows = [
-        [ROW_LABELS[key], *(f"{metrics['scores'][key][f'{RECOGNISED}_{stem}'][0]:.1%}" for stem in STEMS)]
-        for key in ("generated", "real_through_griffin_lim")
+        [label, *(f"{metrics['scores'][key][f'{RECOGNISED}_{stem}'][0]:.1%}" for stem in STEMS)]
+        for key, label in COLUMN_LABELS.items()
     ]
     return table([RECOGNISED.label, *STEMS], rows)
 
@@ -94,12 +93,13 @@ def nearest_table(metrics: dict) -> str:
 
 
 def character_table(metrics: dict) -> str:
-    """Properties of generated clips of each stem; behind the stroke those of real test excerpts."""
+    """Properties of generated clips of each stem, and of real test excerpts."""
     rows = []
     for key, (label, decimals) in CHARACTER_LABELS.items():
-        pairs = [[metrics["character"][stem][kind][key] for kind in ("generated", "real")] for stem in STEMS]
-        rows.append([label, *(f"{generated:.{decimals}f} / {real:.{decimals}f}" for generated, real in pairs)])
-    return table(["generated / real", *STEMS], rows)
+        for kind in ("generated", "real"):
+            values = (metrics["character"][stem][kind][key] for stem in STEMS)
+            rows.append([f"{label}: {kind}", *(f"{value:.{decimals}f}" for value in values)])
+    return table(["", *STEMS], rows)
 
 
 def minute_table(metrics: dict) -> str:
@@ -120,23 +120,19 @@ def minute_table(metrics: dict) -> str:
 
 def variation_table(metrics: dict) -> str:
     """Distance of variations to their sources for each strength."""
-    rows = metrics["variations"]
-    header = ["strength", *(f"{row['strength']:g}" for row in rows)]
-    return table(header, [["distance to the source, dB", *(f"{row['distance_db']:.1f}" for row in rows)]])
+    rows = [[f"{row['strength']:g}", f"{row['distance_db']:.1f}"] for row in metrics["variations"]]
+    return table(["strength", "distance to the recording, dB"], rows)
 
 
 def loss_curves(metrics: dict) -> Figure:
     """The flow-matching loss over epochs, in training and on the validation tracks."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6, 3.6), layout="constrained")
-        axes = figure.subplots()
-        for rows, colour, style, label in (
-            (metrics["training"]["losses"], BLUE, "-", "training"),
-            (metrics["checkpoints"], ORANGE, "o-", "validation tracks"),
-        ):
-            axes.plot(
-                [row["epoch"] for row in rows], [row[FLOW_LOSS] for row in rows], style, color=colour, label=label
-            )
-        axes.set(xlabel="epoch", ylabel="flow-matching loss")
-        axes.legend()
+    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for rows, colour, style, label in (
+        (metrics["training"]["losses"], BLUE, "-", "training"),
+        (metrics["checkpoints"], ORANGE, "o-", "validation tracks"),
+    ):
+        axes.plot([row["epoch"] for row in rows], [row[FLOW_LOSS] for row in rows], style, color=colour, label=label)
+    axes.set(xlabel="epoch", ylabel="flow-matching loss")
+    axes.legend()
     return figure

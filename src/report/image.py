@@ -1,10 +1,9 @@
 """Tables and figures of the image half."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -13,9 +12,23 @@ from PIL import Image
 from src import paths
 from src.config import EQUAL_IMAGES, FID_REACHED, FULL_TRAINING_DIGITS
 from src.errors import CheckpointError
-from src.files import load_json, save_figure, save_picture
-from src.metric_tables import BEST_GENERATOR, FID, IMAGE_METRICS, INCEPTION_SCORE, KID
-from src.report.plotting import BLUE, DPI, GREY, ORANGE, STYLE, machine_line, table, training_values
+from src.figures import BLUE, GREY, ORANGE, WIDTH, save_themes
+from src.files import load_json, save_picture
+from src.metric_tables import (
+    BEST_GENERATOR,
+    CLASSIFICATION_ACCURACY,
+    DIGIT_ACCURACY,
+    FID,
+    IMAGE_METRICS,
+    INCEPTION_SCORE,
+    KID,
+    PRECISION,
+    RECALL,
+    Metric,
+)
+from src.report.tables import machine_line, table, training_values
+
+MAIN_METRICS = (FID, INCEPTION_SCORE, PRECISION, RECALL, DIGIT_ACCURACY, CLASSIFICATION_ACCURACY)
 
 
 def template_values(run_paths: paths.ImagePaths) -> dict[str, str | int]:
@@ -29,7 +42,14 @@ def template_values(run_paths: paths.ImagePaths) -> dict[str, str | int]:
         reference=protocol["reference"],
         seed_count=len(protocol["seeds"]),
         real=protocol["real"],
-        scores=score_table(metrics),
+        scores=score_table(metrics, MAIN_METRICS),
+        other_scores=score_table(metrics, [metric for metric in IMAGE_METRICS if metric not in MAIN_METRICS]),
+        recall=RECALL.format(metrics["final"][RECALL]["mean"]),
+        recall_real=RECALL.format(metrics["final"][RECALL]["real"]),
+        fid_validation=FID.format(metrics["fid_references"]["generated"]["validation"]),
+        fid_validation_real=FID.format(metrics["fid_references"]["random_training"]["validation"]),
+        misread=f"{1 - metrics['final'][DIGIT_ACCURACY]['mean']:.2%}",
+        misread_real=f"{1 - metrics['final'][DIGIT_ACCURACY]['real']:.2%}",
         kid_real=KID.format(metrics["final"][KID]["real"]),
         classifier_accuracy=f"{classifier['accuracy']['test']:.2%}",
         inception=f"With InceptionV3: not measured ({not_measured})." if not_measured else "",
@@ -46,6 +66,9 @@ def template_values(run_paths: paths.ImagePaths) -> dict[str, str | int]:
         ablation=_if_measured(run_paths.ablation, ablation_text, "ablate"),
         speed=_if_measured(run_paths.benchmark, partial(speed_text, epochs=metrics["training"]["epochs"]), "bench"),
         protocol=protocol_text(metrics),
+        image_machine=machine_line(protocol["machine"]),
+        benchmark_machine=_if_measured(run_paths.benchmark, _machine, "bench"),
+        ablation_machine=_if_measured(run_paths.ablation, _machine, "ablate"),
     )
 
 
@@ -53,21 +76,18 @@ def _if_measured(path: Path, text: Callable[[dict], str], command: str) -> str:
     return text(load_json(path)) if path.is_file() else f"Not measured yet: `python -m src image {command}`."
 
 
+def _machine(measured: dict) -> str:
+    return machine_line(measured["protocol"]["machine"])
+
+
 def write_figures(run_paths: paths.ImagePaths) -> list[Path]:
     """Write the figures of digits. Returns their paths."""
     metrics = load_json(run_paths.metrics)
-    figures = {
-        run_paths.figures / "image_scores.png": score_curves(metrics),
-        run_paths.figures / "image_losses.png": loss_curves(metrics["training"]["losses"]),
-    }
-    pictures = {
-        run_paths.figures / "image_samples.png": best_samples(run_paths, best_epoch(metrics)),
-    }
-    for path, figure in figures.items():
-        save_figure(path, figure, DPI)
-    for path, pixels in pictures.items():
-        save_picture(path, pixels)
-    return [*figures, *pictures]
+    written = save_themes(run_paths.figures / "image_scores.png", lambda: score_curves(metrics))
+    written += save_themes(run_paths.figures / "image_losses.png", lambda: loss_curves(metrics["training"]["losses"]))
+    samples = run_paths.figures / "image_samples.png"
+    save_picture(samples, best_samples(run_paths, best_epoch(metrics)))
+    return [*written, samples]
 
 
 def best_epoch(metrics: dict) -> int:
@@ -78,12 +98,12 @@ def best_epoch(metrics: dict) -> int:
 # --- tables and paragraphs ---
 
 
-def score_table(metrics: dict) -> str:
-    """Every metric of generated digits, with its standard deviation; beside it the value of the unconditional
-    generator, if that was measured, and of real digits."""
+def score_table(metrics: dict, chosen: Sequence[Metric] = IMAGE_METRICS) -> str:
+    """The chosen metrics of generated digits, with their standard deviations; beside them the values of the
+    unconditional generator, if those were measured, and of real digits."""
     others = metrics.get("unconditional")
     rows = []
-    for metric in IMAGE_METRICS:
+    for metric in chosen:
         if row := metrics["final"].get(metric):
             spread = f" ± {metric.format(row['std'])}" if row["std"] is not None else ""
             cells = [metric.label, metric.better, metric.format(row["mean"]) + spread, metric.format(row["real"])]
@@ -139,7 +159,7 @@ def benchmark_text(benchmark: dict) -> str:
                 f"{scores[-1]['images_seen'] / scores[-1]['seconds']:.0f}",
                 f"{equal[FID]:.2f}" if equal else "not reached",
                 f"{scores[-1][FID]:.2f}",
-                *(_minutes_to_reach(scores, fid) for fid in FID_REACHED),
+                _minutes_to_reach(scores, FID_REACHED),
             ]
         )
     header = [
@@ -147,7 +167,7 @@ def benchmark_text(benchmark: dict) -> str:
         "images/s",
         f"FID after {EQUAL_IMAGES:,} images",
         f"FID after {protocol['minutes']:g} min",
-        *(f"minutes to FID {fid:g}" for fid in FID_REACHED),
+        f"minutes to FID {FID_REACHED:g}",
     ]
     return (
         f"Each trained for {protocol['minutes']:g} minutes on the same machine, one after the other, at a constant "
@@ -214,7 +234,6 @@ def protocol_text(metrics: dict) -> str:
             f"seeds {', '.join(map(str, protocol['seeds']))}.",
             f"- FID: Fréchet distance in float64. KID: {subsets} subsets of {size}. Inception Score: "
             f"{protocol['splits']} splits. Precision and recall: {protocol['neighbours']} nearest neighbours.",
-            machine_line(protocol["machine"]),
         ]
     )
 
@@ -226,37 +245,36 @@ def score_curves(metrics: dict) -> Figure:
     """FID and Inception Score over epochs, with the values of real digits."""
     rows = metrics["checkpoints"]
     epochs = [row["epoch"] for row in rows]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10, 4), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        references = (
-            (FID, left, "random training digits", metrics["fid_references"]["random_training"]["validation"]),
-            (INCEPTION_SCORE, right, "real test digits", metrics["final"][INCEPTION_SCORE]["real"]),
-        )
-        for metric, axes, name, reference in references:
-            axes.plot(epochs, [row[metric] for row in rows], "o-", color=BLUE, label="generated")
-            axes.axhline(reference, color=ORANGE, linestyle="--", label=name)
-            axes.set(xlabel="epoch", ylabel=metric.label)
-            axes.legend()
-        left.set_yscale("log")
-        left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        left.yaxis.set_major_formatter("{x:g}")
-        left.yaxis.set_minor_formatter(NullFormatter())
+    figure = Figure(figsize=(WIDTH, 6), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True)
+    references = (
+        (FID, top, "random training digits", metrics["fid_references"]["random_training"]["validation"]),
+        (INCEPTION_SCORE, bottom, "real test digits", metrics["final"][INCEPTION_SCORE]["real"]),
+    )
+    for metric, axes, name, reference in references:
+        axes.plot(epochs, [row[metric] for row in rows], "o-", color=BLUE, label="generated digits")
+        axes.axhline(reference, color=ORANGE, linestyle="--", label=name)
+        axes.set_ylabel(metric.label)
+        axes.legend()
+    bottom.set_xlabel("epoch")
+    top.set_yscale("log")
+    top.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 4)))
+    top.yaxis.set_major_formatter("{x:g}")
+    top.yaxis.set_minor_formatter(NullFormatter())
     return figure
 
 
 def loss_curves(losses: list[dict]) -> Figure:
     """Mean losses of each epoch."""
     epochs = [row["epoch"] for row in losses]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10, 3.6), layout="constrained")
-        axes = figure.subplots()
-        axes.plot(epochs, [row["discriminator_loss"] for row in losses], color=BLUE, label="discriminator")
-        axes.plot(epochs, [row["generator_loss"] for row in losses], color=ORANGE, linestyle="--", label="generator")
-        axes.axhline(2 * np.log(2), color=GREY, linewidth=1, linestyle=":", label="guessing: 2 ln 2 and ln 2")
-        axes.axhline(np.log(2), color=GREY, linewidth=1, linestyle=":")
-        axes.set(xlabel="epoch", ylabel="loss (nats)")
-        axes.legend()
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(epochs, [row["discriminator_loss"] for row in losses], color=BLUE, label="discriminator")
+    axes.plot(epochs, [row["generator_loss"] for row in losses], color=ORANGE, linestyle="--", label="generator")
+    axes.axhline(2 * np.log(2), color=GREY, linewidth=1, linestyle=":", label="guessing: 2 ln 2 and ln 2")
+    axes.axhline(np.log(2), color=GREY, linewidth=1, linestyle=":")
+    axes.set(xlabel="epoch", ylabel="loss (nats)")
+    axes.legend()
     return figure
 
 

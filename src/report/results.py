@@ -4,7 +4,7 @@ from pathlib import Path
 from string import Template
 
 from src import paths
-from src.files import save_text
+from src.files import load_json, save_text
 from src.report import audio, flow, image, summary
 
 FOLDER = Path(__file__).parent  # of the templates
@@ -36,7 +36,12 @@ def render(
 ) -> dict[Path, str]:
     """The text of each page. Raises CheckpointError if a JSON file is missing or damaged."""
     flow_paths = paths.FlowPaths(audio_paths.run, audio_paths.root)
-    values = image.template_values(image_paths) | audio.template_values(audio_paths) | flow.template_values(flow_paths)
+    claims = load_json(paths.CLAIMS)
+    values = {"claims_source": claims["source"]}
+    values |= {f"claimed_{key}": value for key, value in claims["claimed"].items()}
+    values |= {f"saved_{key}": value for key, value in claims["in_its_saved_files"].items()}
+    values |= image.template_values(image_paths) | audio.template_values(audio_paths, claims)
+    values |= flow.template_values(flow_paths)
     values |= summary.template_values(image_paths, audio_paths, flow_paths)
     templates = {
         page: "results.md.template",

@@ -17,7 +17,7 @@ from src.metric_tables import (
     SDR,
     Metric,
 )
-from src.report.plotting import table
+from src.report.tables import table
 
 HEADER = ["question", "answer", "yardstick", "how sure"]
 
@@ -74,26 +74,26 @@ def digit_rows(metrics: dict) -> list[list[str]]:
 
 def stem_rows(metrics: dict) -> list[list[str]]:
     """The questions about regenerated stems."""
-    final, tracks = metrics["final"], f"median over {metrics['protocol']['tracks']} tracks"
+    final, baselines = metrics["final"], metrics["baselines"]
+    tracks = f"{metrics['protocol']['tracks']} tracks"
+    sdr_bounds = [bound for stem in STEMS for bound in final[stem]["interval"].get(SDR) or [final[stem][SDR]]]
     rows = [
         [
             "How close does a regenerated stem come? (SDR)",
             f"{_range(SDR, final.values())} dB",
             f"silence 0 dB; the latents carry {_range(RATE, final.values())} kbit/s",
-            tracks,
+            f"medians over {tracks}; 95 % intervals from {SDR.format(min(sdr_bounds))} to "
+            f"{SDR.format(max(sdr_bounds))} dB",
         ]
     ]
-    least_error = [
-        row for stem in STEMS for row in metrics["perceptual"][stem] if row["asked_sdr_db"] == 18 and not row["fill"]
-    ]
-    griffin_lim = [metrics["baselines"][stem]["griffin_lim_decoded_mel"] for stem in STEMS]
-    if least_error and all(OPINION in row for row in (*least_error, *griffin_lim)):
+    model, guessed = ([baselines[stem][key] for stem in STEMS] for key in ("model", "griffin_lim_decoded_mel"))
+    if all(OPINION in row for row in (*model, *guessed)):
         rows.append(
             [
-                "How does it sound at 18 dB? (opinion score, 1 to 5)",
-                _range(OPINION, least_error),
-                f"`z_mel` alone, with a guessed phase: {_range(OPINION, griffin_lim)}",
-                f"predicted by Zimtohrli; {tracks}",
+                "How does it sound? (opinion score, 1 to 5)",
+                _range(OPINION, model),
+                f"`z_mel` alone, with an estimated phase: {_range(OPINION, guessed)}",
+                f"predicted by Zimtohrli; medians over {tracks}",
             ]
         )
     return rows

@@ -34,25 +34,14 @@ def tracks() -> Tracks:
     return Tracks(tuple(torch.randn(4, 3 * RATE + 500) * loudness for _ in range(3)), ("a", "b", "c"), RATE, "noise")
 
 
-def test_rows_are_summarised_by_medians_and_counts_by_sums():
-    rows = [
-        {"sdr_museval_db": value, "windows": 3, "windows_skipped": 1, "rate_kbit_s": value} for value in (1.0, 2.0, 9.0)
+def test_a_curve_is_read_at_a_rate_where_it_has_scores():
+    curve = [
+        {"rate_kbit_s": 1.0, "sdr_global_db": 6.0, "zimtohrli_mos": 2.0},
+        {"rate_kbit_s": 2.0, "sdr_global_db": 10.0},
+        {"rate_kbit_s": 3.0, "sdr_global_db": 12.0, "zimtohrli_mos": 4.0},
     ]
-    rows[1]["sdr_museval_db"] = math.nan
-    summary = evaluation.summarise(rows)
-    assert summary["sdr_museval_db"] == 5.0
-    assert (summary["tracks"], summary["windows"], summary["windows_skipped"]) == (3, 9, 3)
-    assert summary["rate_kbit_s"] == 2.0 and summary["rate_mean_kbit_s"] == 4.0
-    assert evaluation.summarise([{"sdr_museval_db": math.nan}])["sdr_museval_db"] is None
-
-
-def test_rates_are_compared_at_equal_sdr():
-    ours = [{"sdr_museval_db": x, "rate_kbit_s": x / 2} for x in (10.0, 20.0)]
-    theirs = [{"sdr_museval_db": x, "rate_kbit_s": x} for x in (11.0, 13.0, 19.0)]
-    assert evaluation.compare(ours, theirs, 19.5)["saved"] is None
-    assert evaluation.compare(ours, theirs, 12.0) == {
-        "sdr_db": 12.0, "rate_kbit_s": 6.0, "closed_form_rate_kbit_s": 12.0, "saved": 0.5
-    }  # fmt: skip
+    row = evaluation.at_rate(curve, 2.0)
+    assert (row["sdr_global_db"], row["zimtohrli_mos"]) == (10.0, 3.0)
 
 
 def test_scorer_scores_alike_every_time_and_shows_its_example(model, tracks, tmp_path):
@@ -101,12 +90,17 @@ def small_world(tracks, monkeypatch) -> None:
 
 @pytest.mark.slow
 def test_the_whole_protocol_on_a_small_model(model, small_world):
-    config = AudioEvaluationConfig(curve_sdr_db=(8.0, 14.0), perceptual_sdr_db=(8.0,), equal_sdr_db=(10.0,), tracks=2)
+    config = AudioEvaluationConfig(curve_sdr_db=(8.0, 14.0), perceptual_sdr_db=(8.0,), tracks=2)
     measured = evaluation.evaluate(model, config)
-    parts = {"final", "curve", "closed_form", "equal_sdr", "perceptual", "baselines"}
+    parts = {"final", "curve", "closed_form", "bd_rate", "perceptual", "baselines"}
     assert set(measured) == parts | {"protocol", "calibration", "resampled"}
     assert measured["protocol"]["tracks"] == 2
     for stem in STEMS:
+        final = measured["final"][stem]
+        assert final["names"] == ["a", "b"] and len(final["per_track"]["sdr_museval_db"]) == 2
+        assert final["interval"]["snr_db"][0] <= final["snr_db"] <= final["interval"]["snr_db"][1]
+        assert set(measured["closed_form"][stem][0]["per_track"]) == {"rate_kbit_s", "sdr_global_db"}
+        assert measured["baselines"][stem]["model"]["rate_kbit_s"] == final["rate_kbit_s"]
         assert [row["fill"] for row in measured["perceptual"][stem]] == [0.0, config.fill]
         curve = measured["curve"][stem]
         assert curve[0]["rate_kbit_s"] < curve[1]["rate_kbit_s"]
@@ -116,7 +110,7 @@ def test_the_whole_protocol_on_a_small_model(model, small_world):
 def test_an_interrupted_measurement_goes_on_and_ends_in_the_same_scores(model, small_world, tmp_path):
     config = AudioEvaluationConfig(
         curve_sdr_db=(8.0, 14.0), perceptual_sdr_db=(8.0,), calibration_sdr_db=(8.0,), calibration_fills=(0.5,),
-        equal_sdr_db=(10.0,), tracks=1,
+        tracks=1,
     )  # fmt: skip
     whole = json.dumps(evaluation.evaluate(model, config))
     computed = []
@@ -134,14 +128,14 @@ def test_an_interrupted_measurement_goes_on_and_ends_in_the_same_scores(model, s
 
             return super().__call__(name, counted, *arguments)
 
-    for stop_after in (3, 9, 20, 33, 35):  # of 36 parts: in the calibration, a stem, resampling, before the last
+    for stop_after in (3, 9, 20, 37, 39):  # of 40 parts: in the calibration, a stem, resampling, before the last
         with pytest.raises(Stop):
             evaluation.evaluate(model, config, keep=Interrupted(tmp_path / "partial.json", {"weights": "a"}))
         assert len(computed) == stop_after
     stop_after = None
     again = evaluation.evaluate(model, config, keep=Interrupted(tmp_path / "partial.json", {"weights": "a"}))
     assert json.dumps(again) == whole
-    assert len(computed) == len(set(computed)) == 36
+    assert len(computed) == len(set(computed)) == 40
 
 
 def test_remeasuring_yields_recorded_beside_measured_values(model, tracks, monkeypatch, tmp_path):

@@ -135,7 +135,7 @@ def small(monkeypatch, tmp_path) -> paths.AudioPaths:
     )
     protocol = AudioEvaluationConfig(
         curve_sdr_db=(8.0, 14.0), perceptual_sdr_db=(8.0,), calibration_sdr_db=(8.0,), calibration_fills=(0.5,),
-        equal_sdr_db=(10.0,), tracks=1,
+        tracks=1,
     )  # fmt: skip
     monkeypatch.setitem(config.AUDIO_PROFILES, "quick", (training, protocol))
     monkeypatch.setattr(config, "_lengthen", lambda settings, ratio: settings)

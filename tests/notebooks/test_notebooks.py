@@ -36,13 +36,15 @@ def test_committed_notebook_holds_the_outputs_of_a_whole_run(name):
     assert str(paths.ROOT) not in text
 
 
-def test_the_image_notebook_shows_png_pictures_and_absolute_links():
-    notebook = nbformat.read(paths.ROOT / bootstrap.NOTEBOOKS[0], as_version=4)
+@pytest.mark.parametrize("name", bootstrap.NOTEBOOKS)
+def test_the_notebooks_show_png_pictures_and_absolute_links_and_stay_small(name):
+    notebook = nbformat.read(paths.ROOT / name, as_version=4)
     kinds = {kind for cell in notebook.cells for output in cell.get("outputs", ()) for kind in output.get("data", ())}
     assert "image/png" in kinds and "image/jpeg" not in kinds
     for cell in notebook.cells:
         if cell.cell_type == "markdown":  # a relative link leads nowhere in Colab
             assert not re.search(r"\]\((?!https://|#)", cell.source), cell.source
+    assert (paths.ROOT / name).stat().st_size <= 3_500_000  # GitHub refuses to show much larger ones
 
 
 @pytest.mark.slow

@@ -9,9 +9,18 @@ from src.report import flow
 
 def test_scores_are_shown_with_their_spread():
     row = {metric: [0.5, 0.125] for metric in CLIP_METRICS} | {f"recognised_{stem}": [0.9, 0.1] for stem in STEMS}
-    metrics = {"scores": dict.fromkeys(flow.ROW_LABELS, row)}
-    assert "| **generated** | 0.50 ± 0.12 | 0.500 ± 0.125 | 0.50 ± 0.12 |" in flow.score_table(metrics)
-    assert "| **generated** | 90.0% | 90.0% | 90.0% | 90.0% |" in flow.stem_table(metrics)
+    metrics = {"scores": dict.fromkeys(flow.COLUMN_LABELS, row)}
+    text = flow.score_table(metrics)
+    assert "|  | generated | training excerpts | real test excerpts | the same, estimated phase |" in text
+    assert "| Fréchet distance | 0.50 ± 0.12 | 0.50 ± 0.12 |" in text
+    assert "| generated | 90.0% | 90.0% | 90.0% | 90.0% |" in flow.stem_table(metrics)
+
+
+def test_the_character_of_generated_clips_stands_above_that_of_real_ones():
+    kinds = {"generated": dict.fromkeys(flow.CHARACTER_LABELS, 1.0), "real": dict.fromkeys(flow.CHARACTER_LABELS, 2.0)}
+    lines = flow.character_table({"character": dict.fromkeys(STEMS, kinds)}).splitlines()
+    assert lines[2].startswith("| level, dB re full scale: generated | 1.0 |")
+    assert lines[3].startswith("| level, dB re full scale: real | 2.0 |")
 
 
 def test_distances_stand_beside_those_of_real_excerpts():

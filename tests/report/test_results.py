@@ -10,7 +10,8 @@ from src import paths
 from src.config import STEMS, AudioConfig, ImageConfig, from_json
 from src.errors import CheckpointError
 from src.files import load_json
-from src.report import audio, image, plotting, results, summary
+from src.metric_tables import SDR
+from src.report import audio, image, results, summary, tables
 
 
 def test_the_pages_are_what_the_metrics_say():
@@ -45,12 +46,25 @@ def test_published_audio_numbers_were_measured_on_the_whole_data_set():
     assert described["epoch"] == audio.best_epoch(metrics)
     assert from_json(AudioConfig, described["config"]) == from_json(AudioConfig, metrics["training"]["config"])
     for stem in STEMS:
-        assert metrics["protocol"]["operating_sdr_db"][stem] == metrics["final"][stem]["asked_sdr_db"]
+        assert metrics["protocol"]["operating_sdr_db"][stem] == metrics["final"][stem]["target_sdr_db"]
 
 
-def test_mean_saving_is_that_of_all_stems_and_ratios():
-    rows = [{"saved": 0.1}, {"saved": 0.3}]
-    assert audio.mean_saving({"equal_sdr": dict.fromkeys(STEMS, rows)}) == pytest.approx(0.2)
+def test_intervals_and_bd_rates_are_shown_beside_medians():
+    row = {"sdr_museval_db": 18.0, "interval": {"sdr_museval_db": [17.5, 18.25]}}
+    assert audio.interval(SDR, row) == "17.50 to 18.25"
+    assert audio.interval(SDR, {"interval": {"sdr_museval_db": None}}) == "undefined"
+    row = {"median": -12.34, "interval": [-14.0, -10.0], "tracks": 49, "left_out": 1}
+    rows = {stem: row for stem in STEMS}
+    text = audio.bd_rate_table({"bd_rate": rows})
+    assert "| 95 % interval | -14.0 to -10.0 |" in text and "| tracks left out | 1 |" in text
+
+
+def test_a_claim_stands_beside_the_lowest_and_the_highest_stem():
+    final = {stem: {"sdr_museval_db": 18.0 + number, "snr_db": 20.0, "mse": 0.001} for number, stem in enumerate(STEMS)}
+    claims = {"claimed": {"sdr_db": 18.2, "snr_db": 21.5, "mse": 0.0042}, "in_its_saved_files": {"sdr_db": -0.001}}
+    text = audio.claims_table({"final": final}, claims)
+    assert "| SDR (BSS Eval v4), dB | 18.2 | -0.001 | 18.00 | 21.00 |" in text
+    assert "| SNR, dB | 21.5 | not computed | 20.00 | 20.00 |" in text
 
 
 def test_what_was_not_measured_is_said_so():
@@ -66,7 +80,7 @@ def test_published_generator_is_the_best_checkpoint():
 
 
 def test_table_aligns_numbers_to_the_right():
-    assert plotting.table(["a", "b"], [["x", "1"]]) == "| a | b |\n| :-- | --: |\n| x | 1 |"
+    assert tables.table(["a", "b"], [["x", "1"]]) == "| a | b |\n| :-- | --: |\n| x | 1 |"
 
 
 def test_scores_show_mean_spread_and_real_digits():
@@ -87,7 +101,8 @@ SCORES = [
 ]
 
 
-def test_the_comparison_reads_equal_images_equal_time_and_time_to_a_score():
+def test_the_comparison_reads_equal_images_equal_time_and_time_to_a_score(monkeypatch):
+    monkeypatch.setattr(image, "FID_REACHED", 2.0)
     slow = [{"seconds": 240.0, "images_seen": 10_000, "fid_mnist": 9.0, "inception_score_mnist": 1.0}]
     text = image.benchmark_text(
         {
@@ -95,8 +110,8 @@ def test_the_comparison_reads_equal_images_equal_time_and_time_to_a_score():
             "training": [{"model": "fast", "scores": SCORES}, {"model": "slow", "scores": slow}],
         }
     )
-    assert "| fast | 400 | 3.00 | 2.00 | 2.0 | not reached |" in text
-    assert "| slow | 42 | not reached | 9.00 | not reached | not reached |" in text
+    assert "| fast | 400 | 3.00 | 2.00 | 4.0 |" in text
+    assert "| slow | 42 | not reached | 9.00 | not reached |" in text
 
 
 def test_the_ablation_shows_mean_and_deviation_over_seeds():
@@ -150,7 +165,7 @@ def test_figures_are_written_from_the_committed_files(tmp_path):
     written = results.write(
         paths.ImagePaths("full", tmp_path), paths.AudioPaths("full", tmp_path), tmp_path / "RESULTS.md"
     )
-    assert len(written) == 10 and all(path.is_file() for path in written)
+    assert len(written) == 16 and all(path.is_file() for path in written)
     for path in written:
         committed = paths.ROOT / path.relative_to(tmp_path)
         if path.suffix == ".png":

@@ -26,6 +26,8 @@ REFERENCES = {
     "alsa", "concat", "dash", "fbdev", "ffmetadata", "hls", "image2", "image2pipe", "imf", "lavfi", "oss", "rtp",
     "rtsp", "sdp", "tty", "video4linux2,v4l2", "webm_dash_manifest", "x11grab",
 }  # fmt: skip
+# Titles and comments may be in any encoding. From version 19 on, PyAV reads them leniently by itself.
+LENIENT = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 SOUND_FORMATS = ",".join(sorted(av.formats_available - REFERENCES))
 EXACT_DURATION = {  # formats whose duration is recorded in the file; for others FFmpeg estimates it
     "wav", "w64", "aiff", "caf", "au", "flac", "ogg", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2",
@@ -74,7 +76,7 @@ def read_blocks(path: Path, stream: int = 0) -> Iterator[tuple[np.ndarray, int]]
         with _seekable(path) as file:
             missing = _missing_bytes(file)
             # A file object, not a path: FFmpeg would take "Take:1.wav" for a protocol.
-            with av.open(file, options={"format_whitelist": SOUND_FORMATS}, metadata_errors="replace") as container:
+            with av.open(file, options={"format_whitelist": SOUND_FORMATS}, **LENIENT) as container:
                 decoder = _Decoder(container, _audio_stream(container, stream, name))
                 for block in _joined(decoder.decode(), READ_BLOCK):
                     if not MIN_RATE <= decoder.sample_rate <= MAX_RATE:

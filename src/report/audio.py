@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -213,7 +214,17 @@ def claims_table(metrics: dict, claims: dict) -> str:
                 metric.format(max(values)),
             ]
         )
+    rates = [_rate_at(metrics["curve"][stem], claims["claimed"]["snr_db"]) for stem in STEMS]
+    if None not in rates:
+        bounds = (RATE.format(value) for value in (min(rates), max(rates)))
+        rows.append(["rate at the claimed SNR, kbit/s", "not stated", "not computed", *bounds])
     return table(["", "claimed", "in its saved files", "ours, lowest stem", "ours, highest stem"], rows)
+
+
+def _rate_at(curve: list[dict], snr_db: float) -> float | None:
+    """The rate of a curve at an SNR, by linear interpolation between its points; None beyond them."""
+    ratios, rates = ([row[metric] for row in curve] for metric in (SNR, RATE))
+    return float(np.interp(snr_db, ratios, rates)) if ratios[0] <= snr_db <= ratios[-1] else None
 
 
 # --- figures ---

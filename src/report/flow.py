@@ -33,7 +33,7 @@ def template_values(run_paths: paths.FlowPaths) -> dict[str, str | int]:
     metrics = load_json(run_paths.metrics)
     protocol, joints = metrics["protocol"], metrics["joints"]
     values = dict(
-        count=protocol["count"] * len(STEMS),
+        each=protocol["count"],
         seconds=f"{protocol['seconds']:g}",
         seeds=len(protocol["seeds"]),
         scores=score_table(metrics),

@@ -62,9 +62,13 @@ def test_intervals_and_bd_rates_are_shown_beside_medians():
 def test_a_claim_stands_beside_the_lowest_and_the_highest_stem():
     final = {stem: {"sdr_museval_db": 18.0 + number, "snr_db": 20.0, "mse": 0.001} for number, stem in enumerate(STEMS)}
     claims = {"claimed": {"sdr_db": 18.2, "snr_db": 21.5, "mse": 0.0042}, "in_its_saved_files": {"sdr_db": -0.001}}
-    text = audio.claims_table({"final": final}, claims)
+    curve = [{"snr_db": value, "rate_kbit_s": value / 2} for value in (10.0, 30.0)]
+    text = audio.claims_table({"final": final, "curve": {stem: curve for stem in STEMS}}, claims)
     assert "| SDR (BSS Eval v4), dB | 18.2 | -0.001 | 18.00 | 21.00 |" in text
     assert "| SNR, dB | 21.5 | not computed | 20.00 | 20.00 |" in text
+    assert "| rate at the claimed SNR, kbit/s | not stated | not computed | 10.75 | 10.75 |" in text
+    short = audio.claims_table({"final": final, "curve": {stem: curve[:1] for stem in STEMS}}, claims)
+    assert "rate at the claimed SNR" not in short
 
 
 def test_what_was_not_measured_is_said_so():
@@ -133,7 +137,7 @@ def test_references_stand_against_both_sets():
     text = image.reference_table({"fid_references": references})
     assert "| random training digits | 0.100 | 0.200 |" in text
     assert "| validation digits (held out) | 0.300 | - |" in text
-    assert "| generated digits, as frequent as in training | 0.400 | 0.500 |" in text
+    assert "| generated digits of the first seed, as frequent as in training | 0.400 | 0.500 |" in text
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -171,8 +171,9 @@ def benchmark_text(benchmark: dict) -> str:
     ]
     return (
         f"Each trained for {protocol['minutes']:g} minutes on the same machine, one after the other, at a constant "
-        f"learning rate, and was scored on the validation digits every two minutes and after {EQUAL_IMAGES:,} images, by "
-        f"{protocol['images_scored']:,} generated images; scoring takes none of the time:\n\n{table(header, rows)}"
+        "learning rate, and was scored on the validation digits every two minutes and after "
+        f"{EQUAL_IMAGES:,} images, by {protocol['images_scored']:,} generated images; scoring takes none of the time:"
+        f"\n\n{table(header, rows)}"
     )
 
 
@@ -217,8 +218,8 @@ def speed_text(benchmark: dict, epochs: int) -> str:
         f"{inference['seconds_per_image_alone'] * 1000:.2f} ms alone, from seed to pixels. Training sees "
         f"{step['images_per_second']:.0f} images/s: {step['images_per_second'] * step['gflop_per_image']:.0f} GFLOP/s, "
         f"{step['share_of_peak']:.0%} of the {step['peak_gflop_per_second']:.0f} GFLOP/s of a large matrix product in "
-        f"{machine['training_precision']} ({machine['processor']}, {machine['threads']} threads; 160 steps). At that rate the "
-        f"{epochs} epochs of the published training take {minutes:.0f} minutes."
+        f"{machine['training_precision']} ({machine['processor']}, {machine['threads']} threads; 160 steps). At that "
+        f"rate the {epochs} epochs of the published training take {minutes:.0f} minutes."
     )
 
 

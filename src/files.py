@@ -1,6 +1,7 @@
 """Atomic writes of text, JSON, arrays, pictures and figures; reading of JSON; results of interrupted computations."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -29,7 +30,9 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """
     try:
         target = path.resolve()
-    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of symbolic links
+        if target.is_symlink():  # from Python 3.13 on, what is left of a loop of symbolic links
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    except (OSError, RuntimeError) as error:  # RuntimeError: such a loop, before Python 3.13
         raise OutputError(f"{relative(path)} cannot be written ({error})") from error
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

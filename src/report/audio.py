@@ -36,11 +36,11 @@ FINAL_METRICS = (
 CODER_LABELS = {
     "model": "**the model**",
     "model_filled": "the model, with fill",
-    "closed_form": "closed form, at the model's rate",
+    "closed_form": "closed form, same rate",
     "griffin_lim_decoded_mel": "Griffin-Lim from the decoded mel",
     "griffin_lim_true_mel": "Griffin-Lim from the true mel",
     "oracle_phase": "decoded mel, true phase",
-    "low_pass": "low-pass, not quantised",
+    "low_pass": "low-pass, exact",
     "silence": "silence",
 }
 STEM_COLOURS = dict(zip(STEMS, (BLUE, ORANGE, GREEN, PINK), strict=True))
@@ -107,7 +107,7 @@ def final_table(metrics: dict) -> str:
         rows.append([metric.heading, *(metric.format(final[stem][metric]) for stem in STEMS)])
         rows.append(["95 % interval", *(interval(metric, final[stem]) for stem in STEMS)])
     saved = (metrics["bd_rate"][stem]["median"] for stem in STEMS)
-    rows.append(["rate against the closed form (BD-rate), %", *(BD_RATE.format(value) for value in saved)])
+    rows.append(["BD-rate against the closed form, %", *(BD_RATE.format(value) for value in saved)])
     rows.append([OPINION.heading, *(opinion(final[stem]) for stem in STEMS)])
     return table(["", *STEMS], rows)
 
@@ -141,7 +141,7 @@ def bd_rate_table(metrics: dict) -> str:
     return table(
         ["", *STEMS],
         [
-            ["BD-rate, %, median over tracks", *(BD_RATE.format(rows[stem]["median"]) for stem in STEMS)],
+            ["BD-rate, %", *(BD_RATE.format(rows[stem]["median"]) for stem in STEMS)],
             ["95 % interval", *(bounds(rows[stem]) for stem in STEMS)],
             ["tracks", *(str(rows[stem]["tracks"]) for stem in STEMS)],
             ["tracks left out", *(str(rows[stem]["left_out"]) for stem in STEMS)],
@@ -169,7 +169,7 @@ def perceptual_table(metrics: dict, metric: Metric) -> str:
     rows = []
     for position, first in enumerate(metrics["perceptual"][STEMS[0]]):
         cells = (metrics["perceptual"][stem][position] for stem in STEMS)
-        label = f"asked for {first['target_sdr_db']:g} dB, fill {first['fill']:g}"
+        label = f"{first['target_sdr_db']:g} dB, fill {first['fill']:g}"
         rows.append([label, *(metric.format(cell[metric]) if metric in cell else "not measured" for cell in cells)])
     return table([metric.heading, *STEMS], rows)
 
@@ -179,7 +179,7 @@ def resampled_table(metrics: dict) -> str:
     labels = {
         SDR: f"{SDR.label} at 44.1 kHz, dB",
         RATE: "rate, kbit/s",
-        f"resampling_alone_{SDR}": "SDR of resampling alone, dB",
+        f"resampling_alone_{SDR}": "SDR of resampling, dB",
     }
     rows = [[label, *(f"{metrics['resampled'][stem][key]:.2f}" for stem in STEMS)] for key, label in labels.items()]
     return table(["", *STEMS], rows)
@@ -196,7 +196,7 @@ def checkpoint_table(metrics: dict) -> str:
 
 def speed_table(metrics: dict) -> str:
     """How many times faster than real time each stem is regenerated."""
-    return table(["", *STEMS], [["times faster than real time", *(f"{metrics['speed'][stem]:.0f}" for stem in STEMS)]])
+    return table(["", *STEMS], [["times real time", *(f"{metrics['speed'][stem]:.0f}" for stem in STEMS)]])
 
 
 def claims_table(metrics: dict, claims: dict) -> str:
@@ -209,7 +209,7 @@ def claims_table(metrics: dict, claims: dict) -> str:
             [
                 metric.heading,
                 str(claims["claimed"][key]),
-                "not computed" if saved is None else str(saved),
+                "-" if saved is None else str(saved),
                 metric.format(min(values)),
                 metric.format(max(values)),
             ]
@@ -217,8 +217,8 @@ def claims_table(metrics: dict, claims: dict) -> str:
     rates = [_rate_at(metrics["curve"][stem], claims["claimed"]["snr_db"]) for stem in STEMS]
     if None not in rates:
         bounds = (RATE.format(value) for value in (min(rates), max(rates)))
-        rows.append(["rate at the claimed SNR, kbit/s", "not stated", "not computed", *bounds])
-    return table(["", "claimed", "in its saved files", "ours, lowest stem", "ours, highest stem"], rows)
+        rows.append(["rate at the claimed SNR, kbit/s", "-", "-", *bounds])
+    return table(["", "claimed", "in its saved files", "ours, from", "to"], rows)
 
 
 def _rate_at(curve: list[dict], snr_db: float) -> float | None:

@@ -11,12 +11,6 @@ from src.files import load_json
 from src.metric_tables import CLIP_METRICS, FLOW_LOSS, FRECHET, RECALL_OF_CLIPS, RECOGNISED
 from src.report.tables import machine_line, table, training_values
 
-COLUMN_LABELS = {
-    "generated": "generated",
-    "training": "training excerpts",
-    "real": "real test excerpts",
-    "real_through_griffin_lim": "the same, estimated phase",
-}
 CHARACTER_LABELS = {
     "level_db": ("level, dB re full scale", 1),
     "loudness_lufs": ("loudness, LUFS (ITU-R BS.1770)", 1),
@@ -50,6 +44,7 @@ def template_values(run_paths: paths.FlowPaths) -> dict[str, str | int]:
         speed=f"{metrics['speed']:.0f}",
         recall=RECALL_OF_CLIPS.format(metrics["scores"]["generated"][RECALL_OF_CLIPS][0]),
         recall_training=RECALL_OF_CLIPS.format(metrics["scores"]["training"][RECALL_OF_CLIPS][0]),
+        frechet_griffin_lim=FRECHET.format(metrics["scores"]["real_through_griffin_lim"][FRECHET][0]),
         frechet_real=FRECHET.format(metrics["scores"]["real"][FRECHET][0]),
         best_epoch=FLOW_LOSS.best(metrics["checkpoints"])["epoch"],
         machine=machine_line(protocol["machine"]),
@@ -65,21 +60,23 @@ def write_figures(run_paths: paths.FlowPaths) -> list[Path]:
 
 
 def score_table(metrics: dict) -> str:
-    """Scores of generated clips and of three kinds of real excerpts: mean and standard deviation over seeds."""
+    """Scores of generated clips and of two kinds of real excerpts: mean and standard deviation over seeds."""
     rows = []
     for metric in CLIP_METRICS:
-        cells = (metrics["scores"][key][metric] for key in COLUMN_LABELS)
+        cells = (metrics["scores"][key][metric] for key in ("generated", "training", "real"))
         rows.append([metric.label, *(f"{metric.format(mean)} ± {metric.format(spread)}" for mean, spread in cells)])
-    return table(["", *COLUMN_LABELS.values()], rows)
+    return table(["", "generated", "training", "real"], rows)
 
 
 def stem_table(metrics: dict) -> str:
-    """Share of the clips of each stem that is recognised."""
+    """Share of the clips of each stem that is recognised, in percent."""
+    labels = {name: name for name in ("generated", "training", "real")}
+    labels["real_through_griffin_lim"] = "real, estimated phase"
     rows = [
-        [label, *(f"{metrics['scores'][key][f'{RECOGNISED}_{stem}'][0]:.1%}" for stem in STEMS)]
-        for key, label in COLUMN_LABELS.items()
+        [label, *(f"{100 * metrics['scores'][key][f'{RECOGNISED}_{stem}'][0]:.1f}" for stem in STEMS)]
+        for key, label in labels.items()
     ]
-    return table([RECOGNISED.label, *STEMS], rows)
+    return table([f"{RECOGNISED.label}, %", *STEMS], rows)
 
 
 def nearest_table(metrics: dict) -> str:
@@ -107,9 +104,9 @@ def minute_table(metrics: dict) -> str:
     labels = {
         "not_finite": ("clips with a sample that is not finite", "d"),
         "above_full_scale": ("clips with a sample above full scale", "d"),
-        "level_change_db": ("level of the last 10 s over the first 10 s, dB, median", "+.1f"),
-        "recognised_first": ("recognised in the first 20 s", ".1%"),
-        "recognised_last": ("recognised in the last 20 s", ".1%"),
+        "level_change_db": ("level of the last 10 s over the first, dB", "+.1f"),
+        "recognised_first": ("named right in the first 20 s, share", ".3f"),
+        "recognised_last": ("named right in the last 20 s, share", ".3f"),
     }
     rows = [
         [label, *(format(metrics["minute"][stem][key], form) for stem in STEMS)]

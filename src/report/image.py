@@ -28,6 +28,7 @@ from src.metric_tables import (
 )
 from src.report.tables import machine_line, table, training_values
 
+ARROWS = {"lower": "↓", "higher": "↑", "as real": "≈"}  # which value is better
 MAIN_METRICS = (FID, INCEPTION_SCORE, PRECISION, RECALL, DIGIT_ACCURACY, CLASSIFICATION_ACCURACY)
 
 
@@ -44,6 +45,7 @@ def template_values(run_paths: paths.ImagePaths) -> dict[str, str | int]:
         real=protocol["real"],
         scores=score_table(metrics, MAIN_METRICS),
         other_scores=score_table(metrics, [metric for metric in IMAGE_METRICS if metric not in MAIN_METRICS]),
+        unconditional=unconditional_table(metrics),
         recall=RECALL.format(metrics["final"][RECALL]["mean"]),
         recall_real=RECALL.format(metrics["final"][RECALL]["real"]),
         fid_validation=FID.format(metrics["fid_references"]["generated"]["validation"]),
@@ -64,6 +66,7 @@ def template_values(run_paths: paths.ImagePaths) -> dict[str, str | int]:
         **{f"image_{name}": value for name, value in training_values(metrics["training"]).items()},
         benchmark=_if_measured(run_paths.benchmark, benchmark_text, "bench"),
         ablation=_if_measured(run_paths.ablation, ablation_text, "ablate"),
+        ablation_scores=_if_measured(run_paths.ablation, ablation_scores, "ablate"),
         speed=_if_measured(run_paths.benchmark, partial(speed_text, epochs=metrics["training"]["epochs"]), "bench"),
         protocol=protocol_text(metrics),
         image_machine=machine_line(protocol["machine"]),
@@ -99,21 +102,25 @@ def best_epoch(metrics: dict) -> int:
 
 
 def score_table(metrics: dict, chosen: Sequence[Metric] = IMAGE_METRICS) -> str:
-    """The chosen metrics of generated digits, with their standard deviations; beside them the values of the
-    unconditional generator, if those were measured, and of real digits."""
-    others = metrics.get("unconditional")
+    """The chosen metrics of generated digits, with their standard deviations, and of real digits."""
     rows = []
     for metric in chosen:
         if row := metrics["final"].get(metric):
             spread = f" ± {metric.format(row['std'])}" if row["std"] is not None else ""
-            cells = [metric.label, metric.better, metric.format(row["mean"]) + spread, metric.format(row["real"])]
-            if others:
-                cells.insert(3, metric.format(others[metric]["mean"]) if metric in others else "-")
-            rows.append(cells)
-    header = ["", "better", "generated digits", "real digits"]
-    if others:
-        header.insert(3, "unconditional DCGAN")
-    return table(header, rows)
+            label = f"{metric.label} {ARROWS[metric.better]}"
+            rows.append([label, metric.format(row["mean"]) + spread, metric.format(row["real"])])
+    return table(["", "generated digits", "real digits"], rows)
+
+
+def unconditional_table(metrics: dict) -> str:
+    """The metrics of the unconditional generator, beside those of the conditional one."""
+    final, others = metrics["final"], metrics["unconditional"]
+    rows = [
+        [metric.label, metric.format(others[metric]["mean"]), metric.format(final[metric]["mean"])]
+        for metric in IMAGE_METRICS
+        if metric in others and metric in final
+    ]
+    return table(["", "without labels", "with labels"], rows)
 
 
 def reference_table(metrics: dict) -> str:
@@ -148,32 +155,20 @@ def checkpoint_table(metrics: dict) -> str:
 
 def benchmark_text(benchmark: dict) -> str:
     """The comparison of three DCGANs."""
-    protocol = benchmark["protocol"]
-    rows = []
+    protocol, rows, reached = benchmark["protocol"], [], []
     for row in benchmark["training"]:
         scores = row["scores"]
         equal = next((score for score in scores if score["images_seen"] >= EQUAL_IMAGES), None)
-        rows.append(
-            [
-                row["model"],
-                f"{scores[-1]['images_seen'] / scores[-1]['seconds']:.0f}",
-                f"{equal[FID]:.2f}" if equal else "not reached",
-                f"{scores[-1][FID]:.2f}",
-                _minutes_to_reach(scores, FID_REACHED),
-            ]
-        )
-    header = [
-        "model",
-        "images/s",
-        f"FID after {EQUAL_IMAGES:,} images",
-        f"FID after {protocol['minutes']:g} min",
-        f"minutes to FID {FID_REACHED:g}",
-    ]
+        images_per_second = scores[-1]["images_seen"] / scores[-1]["seconds"]
+        fids = (f"{equal[FID]:.2f}" if equal else "-", f"{scores[-1][FID]:.2f}")
+        rows.append([row["model"], f"{images_per_second:.0f}", *fids])
+        reached.append(f"{row['model']} {_minutes_to_reach(scores, FID_REACHED)}")
+    header = ["model", "images/s", f"FID after {EQUAL_IMAGES:,} images", f"FID after {protocol['minutes']:g} min"]
     return (
         f"Each trained for {protocol['minutes']:g} minutes on the same machine, one after the other, at a constant "
         "learning rate, and was scored on the validation digits every two minutes and after "
-        f"{EQUAL_IMAGES:,} images, by {protocol['images_scored']:,} generated images; scoring takes none of the time:"
-        f"\n\n{table(header, rows)}"
+        f"{EQUAL_IMAGES:,} images, by {protocol['images_scored']:,} generated images; scoring takes none of the time. "
+        f"-: not reached.\n\n{table(header, rows)}\n\nMinutes to an FID of {FID_REACHED:g}: {'; '.join(reached)}."
     )
 
 
@@ -186,15 +181,14 @@ def ablation_text(ablation: dict) -> str:
     """The ablation table with its protocol, and the training images to FID 1 with and without labels."""
     rows = []
     for row in ablation["rows"]:
-        last = [run["scores"][-1] for run in row["runs"]]
+        last = [run["scores"][-1][FID] for run in row["runs"]]
         no_average = [run[f"{FID}_no_average"] for run in row["runs"]]
-        values = ([score[FID] for score in last], no_average, [score[INCEPTION_SCORE] for score in last])
-        rows.append([row["variant"], *map(_mean_and_spread, values)])
+        rows.append([row["variant"], *map(_mean_and_spread, (last, no_average))])
     images_seen = {
         name: ", ".join("not reached" if count is None else f"{count:,}" for count in counts)
         for name, counts in ablation["images_to_fid_1"].items()
     }
-    header = ["variant", FID.label, f"{FID.label}, no averaging", INCEPTION_SCORE.label]
+    header = ["variant", FID.label, f"{FID.label}, no averaging"]
     return (
         f"Each variant differs from the default in what its name says. It saw {ablation['protocol']['images']:,} "
         "training images, repeats counted, at a constant learning rate, and was scored on the validation digits; "
@@ -202,6 +196,15 @@ def ablation_text(ablation: dict) -> str:
         f"Training images until {FID.label} on the validation digits is at most 1, scored every 500 steps, for each "
         f"seed: {images_seen['default']} with labels; {images_seen['unconditional']} without."
     )
+
+
+def ablation_scores(ablation: dict) -> str:
+    """The Inception Score of each variant."""
+    rows = [
+        [row["variant"], _mean_and_spread([run["scores"][-1][INCEPTION_SCORE] for run in row["runs"]])]
+        for row in ablation["rows"]
+    ]
+    return table(["variant", INCEPTION_SCORE.label], rows)
 
 
 def _mean_and_spread(values: list[float]) -> str:

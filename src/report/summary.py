@@ -46,7 +46,7 @@ def digit_rows(metrics: dict) -> list[list[str]]:
     near = metrics["neighbours"]
     return [
         [
-            "Are generated digits, as a set, like MNIST? (FID)",
+            "Are the digits, as a set, like MNIST? (FID)",
             FID.format(final[FID]["mean"]),
             f"random training digits {FID.format(random_training)}",
             sure(FID),
@@ -90,10 +90,10 @@ def stem_rows(metrics: dict) -> list[list[str]]:
     if all(OPINION in row for row in (*model, *guessed)):
         rows.append(
             [
-                "How does it sound? (opinion score, 1 to 5)",
+                "How does it sound? (opinion score from 1 to 5, predicted)",
                 _range(OPINION, model),
                 f"`z_mel` alone, with an estimated phase: {_range(OPINION, guessed)}",
-                f"predicted by Zimtohrli; medians over {tracks}",
+                f"medians over {tracks}",
             ]
         )
     return rows

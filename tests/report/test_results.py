@@ -65,8 +65,8 @@ def test_a_claim_stands_beside_the_lowest_and_the_highest_stem():
     curve = [{"snr_db": value, "rate_kbit_s": value / 2} for value in (10.0, 30.0)]
     text = audio.claims_table({"final": final, "curve": {stem: curve for stem in STEMS}}, claims)
     assert "| SDR (BSS Eval v4), dB | 18.2 | -0.001 | 18.00 | 21.00 |" in text
-    assert "| SNR, dB | 21.5 | not computed | 20.00 | 20.00 |" in text
-    assert "| rate at the claimed SNR, kbit/s | not stated | not computed | 10.75 | 10.75 |" in text
+    assert "| SNR, dB | 21.5 | - | 20.00 | 20.00 |" in text
+    assert "| rate at the claimed SNR, kbit/s | - | - | 10.75 | 10.75 |" in text
     short = audio.claims_table({"final": final, "curve": {stem: curve[:1] for stem in STEMS}}, claims)
     assert "rate at the claimed SNR" not in short
 
@@ -89,13 +89,14 @@ def test_table_aligns_numbers_to_the_right():
 
 def test_scores_show_mean_spread_and_real_digits():
     text = image.score_table({"final": {"fid_mnist": {"mean": 0.12345, "std": 0.001, "real": 0.1}}})
-    assert "| FID (mnist) | lower | 0.123 ± 0.001 | 0.100 |" in text
+    assert "| FID (mnist) ↓ | 0.123 ± 0.001 | 0.100 |" in text
     assert "inception" not in text  # was not measured
     others = {
         "final": {"fid_mnist": {"mean": 0.1, "std": None, "real": 0.2}},
         "unconditional": {"fid_mnist": {"mean": 3}},
     }
-    assert "| FID (mnist) | lower | 0.100 | 3.000 | 0.200 |" in image.score_table(others)
+    assert "| FID (mnist) ↓ | 0.100 | 0.200 |" in image.score_table(others)
+    assert "| FID (mnist) | 3.000 | 0.100 |" in image.unconditional_table(others)
 
 
 SCORES = [
@@ -114,8 +115,9 @@ def test_the_comparison_reads_equal_images_equal_time_and_time_to_a_score(monkey
             "training": [{"model": "fast", "scores": SCORES}, {"model": "slow", "scores": slow}],
         }
     )
-    assert "| fast | 400 | 3.00 | 2.00 | 4.0 |" in text
-    assert "| slow | 42 | not reached | 9.00 | not reached |" in text
+    assert "| fast | 400 | 3.00 | 2.00 |" in text
+    assert "| slow | 42 | - | 9.00 |" in text
+    assert "Minutes to an FID of 2: fast 4.0; slow not reached." in text
 
 
 def test_the_ablation_shows_mean_and_deviation_over_seeds():
@@ -124,7 +126,7 @@ def test_the_ablation_shows_mean_and_deviation_over_seeds():
     seen = {"default": [64_000, 96_000], "unconditional": [320_000, None]}
     rows = [{"variant": "default", "runs": runs}]
     text = image.ablation_text({"protocol": {"images": 320_000}, "rows": rows, "images_to_fid_1": seen})
-    assert "| default | 1.50 ± 0.71 | 5.50 ± 0.71 | 9.00 ± 0.00 |" in text
+    assert "| default | 1.50 ± 0.71 | 5.50 ± 0.71 |" in text
     assert "seed: 64,000, 96,000 with labels; 320,000, not reached without." in text
 
 

@@ -159,7 +159,8 @@ def test_train_then_evaluate(capsys, small, monkeypatch):
     monkeypatch.setattr(evaluation, "_resample_stem", measure)
     status, out, _ = run(capsys, "audio", "evaluate", "--profile", "quick", "--run", "mine")
     assert status == 0 and "vocals  SDR" in out and small.metrics.is_file()
-    assert "audio_metrics.partial.json, with 32 finished parts" in out and not small.partial_metrics.exists()
+    assert (small.spectrograms / "regenerated_dark.png").is_file()
+    assert "audio_metrics.partial.json, with 36 finished parts" in out and not small.partial_metrics.exists()
     status, out, _ = run(capsys, "audio", "evaluate", "--profile", "quick", "--model", checkpoints.state_path(small, 1))
     assert status == 0 and "wrote" not in out
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from src.audio.spectrogram import MelSpectrogram
-from src.figures import BLUE, NEUTRAL, STYLE, WIDTH, small_png
+from src.figures import BLUE, NEUTRAL, NOTEBOOK_DPI, STYLE, WIDTH, small_png
 
 RANGE_DB = 60.0  # shown below the loudest bin
 FREQUENCY_TICKS = {250: "0.25", 1000: "1", 4000: "4"}  # Hz: label in kHz
@@ -95,5 +95,5 @@ def player(waveform: np.ndarray, sample_rate: int) -> str:
     memory = io.BytesIO()
     soundfile.write(memory, waveform, sample_rate, format="FLAC", subtype="PCM_16")
     data = base64.b64encode(memory.getvalue()).decode("ascii")
-    style = "width:100%;max-width:495px"
+    style = f"width:100%;max-width:{WIDTH * NOTEBOOK_DPI:.0f}px"
     return f'<audio controls preload="none" style="{style}" src="data:audio/flac;base64,{data}"></audio>'

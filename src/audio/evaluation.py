@@ -47,9 +47,9 @@ from src.metric_tables import (
 # MedleyDB).
 CHECKPOINT_EXAMPLE = "Alexander Ross - Goodbye Bolero"
 CHECKPOINT_SECONDS = 4.0
-SMALL_DPI = 80
-PICTURED_STEMS = ("drums", "vocals")
 CHECKPOINT_MAX_SECONDS = 30  # longest part of a validation track that is used
+CHECKPOINT_DPI = 80  # of the spectrograms of a checkpoint
+PICTURED_STEMS = ("drums", "vocals")  # in the picture of regenerated stems
 CURVE_METRICS = (RATE, SDR_GLOBAL)  # kept for each track: from them the BD-rate is computed
 
 Result = TypeVar("Result")
@@ -103,7 +103,9 @@ class Scorer:
             log_mels[f"{stem}, original"] = model.log_mel(waveform[None].to(runtime.device()))[0].cpu().numpy()
             log_mels[f"{stem}, from z_mel"] = result.decoded_mel
         save_themes(
-            run_paths.spectrogram(epoch), lambda: display.spectrogram_figure(log_mels, model.spectrogram), SMALL_DPI
+            run_paths.spectrogram(epoch),
+            lambda: display.spectrogram_figure(log_mels, model.spectrogram),
+            CHECKPOINT_DPI,
         )
 
 
@@ -275,7 +277,7 @@ def non_silent(tracks: Tracks, stem_index: int) -> list[Tensor]:
 
 
 def is_audible(waveform: Tensor) -> bool:
-    """Whether a stem's waveform (samples,) is loud enough to be scored."""
+    """True if the mean power of a stem's waveform (samples,) is above `SILENT_EXCERPT_POWER`."""
     return bool(waveform.square().mean() > SILENT_EXCERPT_POWER)
 
 

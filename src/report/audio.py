@@ -195,7 +195,7 @@ def checkpoint_table(metrics: dict) -> str:
 
 
 def speed_table(metrics: dict) -> str:
-    """How many times faster than real time each stem is regenerated."""
+    """Speed of reconstruction of each stem, as a multiple of real time."""
     return table(["", *STEMS], [["times real time", *(f"{metrics['speed'][stem]:.0f}" for stem in STEMS)]])
 
 

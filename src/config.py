@@ -180,11 +180,14 @@ class FlowConfig:
     blocks: int = 8  # dilated convolutions
     dropout: float = 0.1
     common_noise: float = 0.5  # share of the noise's variance that all frames of a clip have in common
+    style_means: int = 24  # broadest coefficients whose mean over a clip is part of its style
+    style_deviations: int = 8  # broadest coefficients whose standard deviation is
+    style_noise: float = 0.1  # standard deviation of the noise on a training window's normalised style
     window: int = 64  # latent frames of a training window: 3 seconds
     context_share: float = 0.25  # share of the windows whose first frames are known
-    label_dropout: float = 0.1  # share of the windows without their stem's name
+    condition_dropout: float = 0.1  # share of the windows without their stem and style
     epochs: int = 50
-    passes_per_epoch: int = 7  # over the tracks: each draws other places, speeds and gains
+    passes_per_epoch: int = 6  # over the tracks: each draws other places, speeds and gains
     batch_size: int = 4  # windows of each stem
     learning_rate: float = 1e-3  # Adam's, at its peak
     beta1: float = 0.9  # Adam's
@@ -207,6 +210,16 @@ class FlowConfig:
             self, 1, "latent_dim", "width", "blocks", "epochs", "passes_per_epoch", "batch_size", "checkpoint_every"
         )
         _check_at_least(self, 17, "window")
+        if not 0 <= self.common_noise <= 1:
+            raise UsageError(f"common_noise is {self.common_noise}: it must lie between 0 and 1")
+        for name in ("style_means", "style_deviations"):
+            if not 1 <= (count := getattr(self, name)) <= self.latent_dim:
+                raise UsageError(f"{name} is {count}: it must lie between 1 and latent_dim, {self.latent_dim}")
+
+    @property
+    def style_dim(self) -> int:
+        """Numbers in a clip's style."""
+        return self.style_means + self.style_deviations
 
 
 @dataclass(frozen=True)
@@ -253,6 +266,8 @@ class FlowEvaluationConfig:
 OPERATING_SDR_DB = (18.6, 18.5, 18.5, 18.8)
 GUIDANCE = 1.0  # strength of the stem's name in generated sound; 0 is the plain flow
 GUIDANCE_TIMES = (0.3, 1.0)  # times of the path at which it applies; earlier, it would cost variety
+STYLE_SMOOTHING = 0.5  # share of noise in the style of generated sound; 0 takes a training window's own
+STYLE_SPREAD = 0.85  # deviation of generated styles from their mean, relative to that of the training windows' styles
 SOLVER_STEPS = 8  # of the flow from noise to a latent
 CHECKPOINT_SDR_DB = (12.0, 18.2)  # target SDRs at which checkpoints are compared
 EQUAL_IMAGES = 60_000  # training images seen at which the DCGANs of `image bench` are also scored

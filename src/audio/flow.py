@@ -9,6 +9,10 @@ Flow matching (Lipman et al. 2023, https://arxiv.org/abs/2210.02747) has three p
 The latent is the two-dimensional cosine transform of 4 mel frames, of which the broadest patterns are kept. It has no
 learned weights. The patterns that are left out are drawn at random at decoding, with the mean and the standard
 deviation that they have in the training tracks.
+
+The network is told the stem and the *style* of the clip: means and standard deviations of the broadest coefficients
+over the whole clip, that is, its level, its timbre and how much they change (`StemFlow.style`). A new clip's style is
+drawn near that of a training window; all its frames share it.
 """
 
 import math
@@ -22,9 +26,11 @@ from torch.nn.functional import glu, one_hot, pad, silu
 from src import checkpoints, paths, runtime
 from src.audio.spectrogram import MelSpectrogram
 from src.audio.vae import STRIDE, autocast_if_training, cosine_patterns, denormalise, normalise
-from src.config import STEMS, FlowConfig
+from src.config import STEMS, STYLE_SMOOTHING, STYLE_SPREAD, FlowConfig
 
 DILATIONS = (1, 2, 4, 8)  # of the blocks, in turn, in latent frames
+STYLES = 128  # training windows of each stem whose styles are kept
+LEAST_DEVIATION = 0.05  # to which the standard deviations of a style are clamped
 TAPS = 3  # latent frames that a dilated convolution combines
 TIME_FREQUENCIES = 32  # sines and cosines of the time that the network receives
 EDGE = 2  # mel frames at each end of a part of a recording that its ends darken; the model leaves them out
@@ -100,17 +106,17 @@ class Block(nn.Module):
 
 
 class VelocityNetwork(nn.Module):
-    """The velocity of points of the path, given time, stem, and the frames that are already known.
+    """The velocity of points of the path, given time, stem, style, and the frames that are already known.
 
-    Convolutional in time, so it serves sound of any length. Without a stem (all weights 0) it estimates the velocity
-    for any stem, which classifier-free guidance needs.
+    Convolutional in time, so it serves sound of any length. Without a condition (all numbers 0) it estimates the
+    velocity for any stem and style, which classifier-free guidance needs.
     """
 
     def __init__(self, config: FlowConfig):
         super().__init__()
         width = config.width
         self.read = nn.Linear(2 * config.latent_dim + 1, width)
-        self.stem = nn.Linear(len(STEMS), width)
+        self.condition = nn.Linear(len(STEMS) + config.style_dim, width)
         self.time = nn.Sequential(nn.Linear(2 * TIME_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
         self.blocks = nn.ModuleList(
             Block(width, DILATIONS[number % len(DILATIONS)], config.dropout) for number in range(config.blocks)
@@ -120,14 +126,15 @@ class VelocityNetwork(nn.Module):
         nn.init.zeros_(self.write.weight)
         nn.init.zeros_(self.write.bias)
 
-    def forward(self, points: Tensor, time: Tensor, stem: Tensor, known: Tensor, is_known: Tensor) -> Tensor:
+    def forward(self, points: Tensor, time: Tensor, condition: Tensor, known: Tensor, is_known: Tensor) -> Tensor:
         """Velocities (batch, frames, latent_dim) of points of that shape at the times (batch,), 0 to 1.
 
-        `stem`: one-hot (batch, 4), or zeros for any stem. `known`: data (batch, frames, latent_dim) in the frames where
-        `is_known` (batch, frames, 1) is 1; the network continues them. Where it is 0, `known` is not read.
+        `condition`: (batch, 4 + style_dim), as `StemFlow.condition` gives it, or zeros. `known`: data (batch, frames,
+        latent_dim) in the frames where `is_known` (batch, frames, 1) is 1; the network continues them. Where it is 0,
+        `known` is not read.
         """
         with autocast_if_training(self, points.device):
-            condition = silu(self.time(_waves(time)) + self.stem(stem))
+            condition = silu(self.time(_waves(time)) + self.condition(condition))
             hidden = self.read(torch.cat([points, known * is_known, is_known], dim=2))
             for block in self.blocks:
                 hidden = block(hidden, condition)
@@ -180,6 +187,9 @@ class StemFlow(nn.Module):
         self.register_buffer("deviation", torch.ones(config.latent_dim))
         self.register_buffer("rest_mean", torch.zeros(len(STEMS), rest))  # of what is left out, for each stem
         self.register_buffer("rest_deviation", torch.ones(len(STEMS), rest))
+        self.register_buffer("style_mean", torch.zeros(config.style_dim))
+        self.register_buffer("style_deviation", torch.ones(config.style_dim))
+        self.register_buffer("styles", torch.zeros(len(STEMS), STYLES, config.style_dim))  # of training windows
         self.network = VelocityNetwork(config)
 
     def log_mel(self, waveform: Tensor) -> Tensor:
@@ -204,9 +214,32 @@ class StemFlow(nn.Module):
         log_mel = denormalise(groups.unflatten(2, (STRIDE, -1)).flatten(1, 2)[:, :frames])
         return log_mel.clamp(min=FLOOR_DB)
 
+    def style(self, latent: Tensor) -> Tensor:
+        """The style (batch, style_dim) of latents (batch, frames, latent_dim): over the frames, the means of the
+        broadest `style_means` coefficients and the logarithms of the standard deviations of the broadest
+        `style_deviations`, normalised over the training windows."""
+        means = latent[..., : self.config.style_means].mean(dim=1)
+        deviations = latent[..., : self.config.style_deviations].std(dim=1, correction=0)
+        together = torch.cat([means, deviations.clamp(min=LEAST_DEVIATION).log()], dim=1)
+        return (together - self.style_mean) / self.style_deviation
+
+    def draw_style(self, stem_index: int, stream: torch.Generator) -> Tensor:
+        """A style (1, style_dim) of a stem, from those of the training windows by the smoothed bootstrap (Silverman and
+        Young 1987): one of them, mixed with Gaussian noise of their covariance, then pulled towards their mean."""
+        styles = self.styles[stem_index]
+        mean, centred = styles.mean(dim=0), styles - styles.mean(dim=0)
+        row = int(torch.randint(len(styles), (1,), generator=stream))
+        noise = torch.randn(1, len(styles), generator=stream).to(styles) @ centred / len(styles) ** 0.5
+        return mean + STYLE_SPREAD * ((1 - STYLE_SMOOTHING**2) ** 0.5 * centred[row] + STYLE_SMOOTHING * noise)
+
+    def condition(self, stem_indices: Tensor, style: Tensor) -> Tensor:
+        """The network's condition (batch, 4 + style_dim): stem indices (batch,), one-hot, and styles (batch,
+        style_dim)."""
+        return torch.cat([one_hot(stem_indices, len(STEMS)).to(style), style], dim=1)
+
     def velocity(
         self,
-        stem: Tensor,
+        condition: Tensor,
         noise: Tensor,
         known: Tensor,
         is_known: Tensor,
@@ -214,38 +247,35 @@ class StemFlow(nn.Module):
         interval: tuple[float, float] = (0.0, 1.0),
     ) -> Velocity:
         """The network's velocity for `solve`, with classifier-free guidance (Ho and Salimans 2022): v + guidance (v -
-        v without the stem), at the times of `interval` (Kynkaanniemi et al. 2024).
+        v without the condition), at the times of `interval` (Kynkaanniemi et al. 2024).
 
-        `stem`, `known` and `is_known` as `VelocityNetwork.forward` takes them. The frames that are known move straight
-        from `noise`, the points at time 0, to their data, as in training.
+        `condition`, `known` and `is_known` as `VelocityNetwork.forward` takes them. The frames that are known move
+        straight from `noise`, the points at time 0, to their data, as in training.
         """
 
         def guided(points: Tensor, time: float) -> Tensor:
             times = points.new_full((len(points),), time)
-            estimate = self.network(points, times, stem, known, is_known)
+            estimate = self.network(points, times, condition, known, is_known)
             if guidance and interval[0] <= time <= interval[1]:
-                free = self.network(points, times, torch.zeros_like(stem), known, is_known)
+                free = self.network(points, times, torch.zeros_like(condition), known, is_known)
                 estimate = estimate + guidance * (estimate - free)
             return torch.where(is_known > 0, path_velocity(noise, known), estimate)
 
         return guided
 
 
-def flow_loss(model: StemFlow, data: Tensor, stem: Tensor, is_known: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+def flow_loss(
+    model: StemFlow, data: Tensor, condition: Tensor, is_known: Tensor, noise: Tensor, time: Tensor
+) -> Tensor:
     """The flow-matching loss (batch,): mean squared error of the velocity in the frames that are not known (Lipman et
     al. 2023, equation 9, with a variance of 0 at time 1).
 
     `data`, `noise`: (batch, frames, latent_dim); `time`: (batch,); the rest as `VelocityNetwork.forward` takes it.
     """
-    estimate = model.network(path_point(noise, data, time), time, stem, data, is_known)
+    estimate = model.network(path_point(noise, data, time), time, condition, data, is_known)
     error = (estimate - path_velocity(noise, data)).square().mean(dim=2, keepdim=True)
     wanted = 1 - is_known
     return (error * wanted).sum(dim=(1, 2)) / wanted.sum(dim=(1, 2))
-
-
-def one_hot_stems(stem_indices: Tensor) -> Tensor:
-    """One-hot labels (batch, 4) of stem indices (batch,)."""
-    return one_hot(stem_indices, len(STEMS)).float()
 
 
 def load_flow(path: Path | str | None = None) -> StemFlow:

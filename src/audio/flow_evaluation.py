@@ -153,6 +153,21 @@ def _through_griffin_lim(flow: StemFlow, clips: Tensor) -> Tensor:
     return torch.from_numpy(np.stack(waveforms))
 
 
+def _copies(flow: StemFlow, training: Tracks, count: int, stream: torch.Generator) -> Clips:
+    """Training excerpts as a flow that has memorised them would draw them: through the latent, the coefficients that it
+    leaves out drawn anew, the phase estimated."""
+    copies = []
+    for stem_index, clips in enumerate(_draw_excerpts(training, count, stream)):
+        log_mels = flow.log_mel(clips)
+        latents, own_rest = flow.encode(log_mels)
+        noise = torch.randn(own_rest.shape, generator=stream)
+        rest = flow.rest_mean[stem_index] + flow.rest_deviation[stem_index] * noise.to(own_rest)
+        decoded = flow.decode(latents, rest, log_mels.shape[1])
+        waveforms = [generate.mel_to_waveform(flow.spectrogram, log_mel, clips.shape[1]) for log_mel in decoded]
+        copies.append(torch.from_numpy(np.stack(waveforms)))
+    return copies
+
+
 def _clip_scores(network: classifier.StemClassifier, clips: Clips, reference: Tensor, neighbours: int) -> dict:
     """Scores of clips against the features of real excerpts."""
     outputs = [classifier.describe(network, part) for part in clips]
@@ -185,13 +200,15 @@ def _round(value: float) -> float:
 
 
 def measure_nearest(flow: StemFlow, config: FlowEvaluationConfig, training: Tracks, tracks: Tracks) -> dict:
-    """Distance of generated clips, and of real excerpts of `tracks`, to the nearest excerpt of the training tracks of
-    the same stem: median and 1st percentile over all stems, in the classifier's features (Euclidean) and in the log-mel
-    spectrogram (root mean square, dB); and the generated clip of each stem that is closest in the latter."""
+    """Distance of generated clips, of real excerpts of `tracks`, and of copies of training excerpts, to the nearest
+    excerpt of the training tracks of the same stem: median and 1st percentile over all stems, in the classifier's
+    features (Euclidean) and in the log-mel spectrogram (root mean square, dB); and the generated clip of each stem that
+    is closest in the latter."""
     network = classifier.load_classifier()
     clips = {
         "generated": generate_clips(flow, config.count, config.seeds[0]),
         "real": _draw_excerpts(tracks, config.count, runtime.random_stream(config.seeds[0])),
+        "copies": _copies(flow, training, config.count, runtime.random_stream(config.seeds[0])),
     }
     distances: dict = {name: {"features": [], "log_mel_db": []} for name in clips}
     closest = {}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from src import distributed, paths, runtime, training_loop
 from src.audio.data import Tracks, draw_excerpt
-from src.audio.flow import EDGE, StemFlow, flow_loss, mix_noise, one_hot_stems
+from src.audio.flow import EDGE, STYLES, StemFlow, flow_loss, mix_noise
 from src.audio.spectrogram import MelSpectrogram
 from src.audio.training import change_speed, uniform
 from src.audio.vae import STRIDE
@@ -86,8 +86,9 @@ def train(
 
 @torch.inference_mode()
 def set_statistics(model: StemFlow, tracks: Tracks) -> None:
-    """Measure the mean and the standard deviation of each coefficient in the first seconds of every track: of those
-    that the latent keeps over all stems, of those that it leaves out for each stem."""
+    """Measure the mean and the standard deviation of each coefficient in the first seconds of every track, of those
+    that the latent keeps over all stems, of those that it leaves out for each stem; and the styles of training
+    windows at random places."""
     kept = []
     for stem_index in range(len(STEMS)):
         coded = [model.encode(model.log_mel(part)) for part in _first_seconds(tracks, stem_index)]
@@ -97,6 +98,19 @@ def set_statistics(model: StemFlow, tracks: Tracks) -> None:
     together = torch.cat(kept)
     model.mean.copy_(together.mean(0))
     model.deviation.copy_(together.std(0).clamp(min=1e-3))
+    stream = runtime.random_stream(model.config.seed)
+    for stem_index in range(len(STEMS)):
+        model.styles[stem_index] = model.style(_windows(model, tracks, stem_index, STYLES, stream))
+    styles = model.styles.flatten(0, 1)
+    model.style_mean.copy_(styles.mean(0))
+    model.style_deviation.copy_(styles.std(0).clamp(min=1e-3))
+    model.styles.sub_(model.style_mean).div_(model.style_deviation)
+
+
+def _windows(model: StemFlow, tracks: Tracks, stem_index: int, count: int, stream: torch.Generator) -> Tensor:
+    """Latents (count, window, latent_dim) of audible windows of a stem at random places."""
+    crops = [draw_excerpt(tracks, stem_index, crop_samples(model.config), stream) for _ in range(count)]
+    return model.encode(model.log_mel(torch.stack(crops))[:, EDGE:-EDGE])[0]
 
 
 def _first_seconds(tracks: Tracks, stem_index: int, seconds: int = 8) -> Iterator[Tensor]:
@@ -132,31 +146,33 @@ def batches(config: FlowConfig, tracks: Tracks, epoch: int) -> Iterator[Batch]:
         yield log_mels + gains_db, distributed.own_share(stem_indices).to(log_mels.device)
 
 
-def draw_noise(run: Run, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """For a batch of `count` windows: noise of the latent, times, which frames are known, and 0 where the stem's name
-    is left out. This process's share; every process draws those of the whole batch.
+def draw_noise(run: Run, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """For a batch of `count` windows: noise of the latent, noise of the style, times, which frames are known, and 0
+    where the condition is left out. This process's share; every process draws those of the whole batch.
 
     Times are logistic-normal (Esser et al. 2024). In `context_share` of the windows the first frames are known.
     """
     config, device = run.config, runtime.device()
     own, common = (torch.randn(count, frames, config.latent_dim, device=device) for frames in (config.window, 1))
     noise = mix_noise(own, common, config.common_noise)
+    style_noise = config.style_noise * torch.randn(count, config.style_dim, device=device)
     times = torch.randn(count, device=device).sigmoid()
     lengths = torch.randint(LEAST_KNOWN, config.window - LEAST_KNOWN + 1, (count,), device=device)
     lengths = lengths * (torch.rand(count, device=device) < config.context_share)
     is_known = (torch.arange(config.window, device=device) < lengths[:, None]).float()[..., None]
-    named = (torch.rand(count, 1, device=device) >= config.label_dropout).float()
-    return tuple(map(distributed.own_share, (noise, times, is_known, named)))
+    conditioned = (torch.rand(count, 1, device=device) >= config.condition_dropout).float()
+    return tuple(map(distributed.own_share, (noise, style_noise, times, is_known, conditioned)))
 
 
 def train_step(run: Run, batch: Batch) -> Tensor:
     """Update model and average once. Returns the loss: ()."""
     log_mels, stem_indices = batch
-    noise, times, is_known, named = draw_noise(run, len(STEMS) * run.config.batch_size)
+    noise, style_noise, times, is_known, conditioned = draw_noise(run, len(STEMS) * run.config.batch_size)
     run.model.train()
     run.optimiser.zero_grad()
     data, _ = run.model.encode(log_mels)
-    loss = flow_loss(run.model, data, one_hot_stems(stem_indices) * named, is_known, noise, times).mean()
+    condition = run.model.condition(stem_indices, run.model.style(data) + style_noise) * conditioned
+    loss = flow_loss(run.model, data, condition, is_known, noise, times).mean()
     loss.backward()
     distributed.average_gradients(run.model)
     torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.config.max_gradient_norm)
@@ -196,8 +212,9 @@ class Scorer:
             data, _ = model.encode(log_mels.to(device))
             own, common = (torch.randn(part.shape, generator=stream).to(device) for part in (data, data[:, :1]))
             noise = mix_noise(own, common, model.config.common_noise)
+            condition = model.condition(stem_indices.to(device), model.style(data))
             for number in range(VALIDATION_TIMES):
                 times = torch.full((len(data),), (number + 0.5) / VALIDATION_TIMES, device=device)
                 is_known = torch.zeros_like(data[..., :1])
-                losses.append(flow_loss(model, data, one_hot_stems(stem_indices).to(device), is_known, noise, times))
+                losses.append(flow_loss(model, data, condition, is_known, noise, times))
         return {FLOW_LOSS: round(torch.cat(losses).mean().item(), 4)}

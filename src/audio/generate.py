@@ -16,7 +16,7 @@ from src.config import GUIDANCE, GUIDANCE_TIMES, OPERATING_SDR_DB, SOLVER_STEPS,
 from src.errors import UsageError
 
 MAX_SECONDS = 600
-INVERSION_STEPS = 16  # of the solver from a recording back to noise
+CONTINUATION_GUIDANCE = 0.5  # weaker than `GUIDANCE`, for a smaller change of level where the new part begins
 CONTEXT = 64  # latent frames at the end of a recording that its continuation depends on
 PHASE_BLOCK = 2**17  # samples of which the phase is estimated at once: 6 s
 PHASE_OVERLAP = 2**12  # samples of the earlier block that the next one continues
@@ -49,7 +49,7 @@ def sample_log_mels(flow: StemFlow, stem: str, count: int, seconds: float, seed:
     log_mels = []
     for row in range(count):
         noise, rest = draw_noise(flow, stem, flow.latent_frames(samples), seed, row)
-        latent = solve_stem(flow, stem, noise)
+        latent = solve_stem(flow, stem, draw_style(flow, stem, seed, row), noise)
         log_mels.append(flow.decode(latent, rest, frames))
     return torch.cat(log_mels)
 
@@ -59,7 +59,8 @@ def vary(flow: StemFlow, waveform: Tensor, stem: str, strength: float = 0.5, see
     """A variation of a recording (samples,) at the flow's sample rate: float32 (samples,).
 
     The latent is moved along the path back to time 1 - `strength`, where noise has taken its place in part, and from
-    there to data again (Meng et al. 2022). `strength` 0 returns the recording's own spectrogram, 1 forgets it.
+    there to data again (Meng et al. 2022). `strength` 0 returns the recording's own spectrogram, 1 keeps only its
+    style.
 
     Raises:
         UsageError: an unknown stem, a strength out of range, or a recording that is too short or too long.
@@ -74,7 +75,8 @@ def vary(flow: StemFlow, waveform: Tensor, stem: str, strength: float = 0.5, see
     latent = data
     if strength > 0:
         begin = 1 - strength
-        latent = solve_stem(flow, stem, path_point(noise, data, noise.new_tensor([begin])), begin=begin)
+        points = path_point(noise, data, noise.new_tensor([begin]))
+        latent = solve_stem(flow, stem, flow.style(data), points, begin=begin)
     # The coefficients outside of the latent are mixed so that their variance stays.
     mean = flow.rest_mean[STEMS.index(stem)]
     mixed = mean + (1 - strength**2) ** 0.5 * (own_rest - mean) + strength * (rest - mean)
@@ -86,7 +88,7 @@ def vary(flow: StemFlow, waveform: Tensor, stem: str, strength: float = 0.5, see
 def extend(flow: StemFlow, waveform: Tensor, stem: str, seconds: float = 6.0, seed: int = 0) -> np.ndarray:
     """A recording (samples,) at the flow's sample rate, continued by `seconds` of new sound: float32.
 
-    The new part depends on the last 3 seconds. The recording itself is returned unchanged.
+    The new part continues the last 3 seconds, in their style. The recording itself is returned unchanged.
 
     Raises:
         UsageError: an unknown stem, a duration out of range, or a recording that is too short or too long.
@@ -106,10 +108,10 @@ def extend(flow: StemFlow, waveform: Tensor, stem: str, seconds: float = 6.0, se
     # Known and new frames together.
     frames = flow.spectrogram.frames(len(begin) + samples)
     latent_frames = flow.latent_frames(len(begin) + samples)
-    noise, rest = draw_noise(flow, stem, latent_frames, seed, common=common_noise(flow, stem, known))
+    noise, rest = draw_noise(flow, stem, latent_frames, seed)
     padded = torch.cat([known, torch.zeros_like(noise[:, known.shape[1] :])], dim=1)
     is_known = (torch.arange(latent_frames, device=noise.device) < known.shape[1]).float()[None, :, None]
-    latent = solve_stem(flow, stem, noise, padded, is_known)
+    latent = solve_stem(flow, stem, flow.style(known), noise, padded, is_known, guidance=CONTINUATION_GUIDANCE)
     latent = torch.cat([known, latent[:, known.shape[1] :]], dim=1)
     rest = torch.cat([own_rest, rest[:, known.shape[1] :]], dim=1)
     decoded = flow.decode(latent, rest, frames)
@@ -134,28 +136,21 @@ def check_length(flow: StemFlow, waveform: Tensor) -> None:
         )
 
 
-def common_noise(flow: StemFlow, stem: str, latent: Tensor) -> Tensor:
-    """The part of the noise (1, 1, latent_dim) that the frames of a latent (1, frames, latent_dim) have in common: the
-    flow is followed backwards, from the latent to noise. New sound from it has the level and timbre of the latent."""
-    nothing = torch.zeros_like(latent)
-    labels = vae.one_hot_stem(stem).to(latent)
-    velocity = flow.velocity(labels, nothing, nothing, nothing[..., :1], guidance=0)
-    noise = solve(lambda points, time: -velocity(points, 1 - time), latent, INVERSION_STEPS)
-    return noise.mean(dim=1, keepdim=True) / max(flow.config.common_noise, 1e-6) ** 0.5
+def draw_style(flow: StemFlow, stem: str, seed: int, row: int = 0) -> Tensor:
+    """The style (1, style_dim) of a sample. It depends on (stem, seed, row) alone."""
+    stem_index = STEMS.index(stem)
+    return flow.draw_style(stem_index, runtime.random_stream(seed, stem_index, row, 1))
 
 
-def draw_noise(
-    flow: StemFlow, stem: str, latent_frames: int, seed: int, row: int = 0, common: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def draw_noise(flow: StemFlow, stem: str, latent_frames: int, seed: int, row: int = 0) -> tuple[Tensor, Tensor]:
     """Standard normal noise (1, latent frames, latent_dim), and coefficients outside of the latent (1, latent frames, 4
-    bands - latent_dim), drawn with the statistics of the stem. They depend on (stem, seed, row) alone. `common`: the
-    part of the noise that all frames share (1, 1, latent_dim); None draws it."""
+    bands - latent_dim), drawn with the statistics of the stem. They depend on (stem, seed, row) alone."""
     stem_index = STEMS.index(stem)
     stream = runtime.random_stream(seed, stem_index, row)
     mean, deviation = flow.rest_mean[stem_index], flow.rest_deviation[stem_index]
     own = torch.randn(1, latent_frames, flow.config.latent_dim, generator=stream).to(mean)
-    drawn = torch.randn(1, 1, flow.config.latent_dim, generator=stream).to(mean)
-    noise = mix_noise(own, drawn if common is None else common, flow.config.common_noise)
+    common = torch.randn(1, 1, flow.config.latent_dim, generator=stream).to(mean)
+    noise = mix_noise(own, common, flow.config.common_noise)
     rest = torch.randn(1, latent_frames, len(mean), generator=stream).to(mean)
     return noise, mean + deviation * rest
 
@@ -163,6 +158,7 @@ def draw_noise(
 def solve_stem(
     flow: StemFlow,
     stem: str,
+    style: Tensor,
     points: Tensor,
     known: Tensor | None = None,
     is_known: Tensor | None = None,
@@ -170,12 +166,13 @@ def solve_stem(
     steps: int = SOLVER_STEPS,
     guidance: float = GUIDANCE,
 ) -> Tensor:
-    """Follow the flow of a stem from points (batch, latent frames, latent_dim) at time `begin` to latents of that
-    shape. `known`, `is_known` as `VelocityNetwork.forward` takes them; None knows nothing."""
+    """Follow the flow of a stem in styles (batch, style_dim) from points (batch, latent frames, latent_dim) at time
+    `begin` to latents of that shape. `known`, `is_known` as `VelocityNetwork.forward` takes them; None knows
+    nothing."""
     if known is None or is_known is None:
         known, is_known = torch.zeros_like(points), torch.zeros_like(points[..., :1])
-    labels = vae.one_hot_stem(stem, len(points)).to(points)
-    velocity = flow.velocity(labels, points, known, is_known, guidance, GUIDANCE_TIMES)
+    condition = flow.condition(torch.tensor([STEMS.index(stem)] * len(points), device=points.device), style)
+    velocity = flow.velocity(condition, points, known, is_known, guidance, GUIDANCE_TIMES)
     return solve(velocity, points, max(1, round(steps * (1 - begin))), begin)
 
 

@@ -102,7 +102,7 @@ def add_generate(command: argparse.ArgumentParser) -> None:
     recording.add_argument("--like", metavar="RECORDING", help=f"draw a variation of a recording: {READABLE_HELP}")
     recording.add_argument("--continue", dest="continued", metavar="RECORDING", help="go on where a recording ends")
     command.add_argument(
-        "--strength", type=float, help="of --like: 0 keeps the recording's spectrogram, 1 forgets it (default: 0.5)"
+        "--strength", type=float, help="of --like: 0 keeps the recording's spectrogram, 1 its style (default: 0.5)"
     )
     command.add_argument("--output", help=f"{WRITABLE_HELP} (default: generated_audio/STEM_seedSEED.wav)")
     command.add_argument("--model", help="file of a flow: .safetensors or .pt (default: the published flow)")

@@ -80,13 +80,13 @@ def stem_table(metrics: dict) -> str:
 
 
 def nearest_table(metrics: dict) -> str:
-    """Distances to the nearest training excerpt, of generated clips and of real test excerpts."""
+    """Distances to the nearest training excerpt, of generated clips, of real test excerpts, and of copies."""
     rows = []
     for space, label in SPACE_LABELS.items():
         for quantile, name in (("median", "median"), ("percentile_1", "1st percentile")):
-            generated, real = (metrics["nearest"][kind][space][quantile] for kind in ("generated", "real"))
-            rows.append([f"{label}, {name}", f"{generated:.2f}", f"{real:.2f}", f"{generated / real:.2f}"])
-    return table(["distance to the nearest training excerpt", "generated", "real test excerpts", "ratio"], rows)
+            found = [metrics["nearest"][kind][space][quantile] for kind in ("generated", "real", "copies")]
+            rows.append([f"{label}, {name}", *(f"{value:.2f}" for value in found), f"{found[0] / found[1]:.2f}"])
+    return table(["distance to the nearest training excerpt", "generated", "real test", "copies", "ratio"], rows)
 
 
 def character_table(metrics: dict) -> str:

@@ -167,7 +167,7 @@ def benchmark_text(benchmark: dict) -> str:
     return (
         f"Each trained for {protocol['minutes']:g} minutes on the same machine, one after the other, at a constant "
         "learning rate, and was scored on the validation digits every two minutes and after "
-        f"{EQUAL_IMAGES:,} images, by {protocol['images_scored']:,} generated images; scoring takes none of the time. "
+        f"{EQUAL_IMAGES:,} images, by {protocol['images_scored']:,} generated images; scoring time is not counted. "
         f"-: not reached.\n\n{table(header, rows)}\n\nMinutes to an FID of {FID_REACHED:g}: {'; '.join(reached)}."
     )
 
@@ -188,10 +188,12 @@ def ablation_text(ablation: dict) -> str:
         name: ", ".join("not reached" if count is None else f"{count:,}" for count in counts)
         for name, counts in ablation["images_to_fid_1"].items()
     }
+    published = ablation["protocol"]["default"]["epochs"] * FULL_TRAINING_DIGITS
     header = ["variant", FID.label, f"{FID.label}, no averaging"]
     return (
         f"Each variant differs from the default in what its name says. It saw {ablation['protocol']['images']:,} "
-        "training images, repeats counted, at a constant learning rate, and was scored on the validation digits; "
+        f"training images, repeats counted (the published training: {published:,}), at a constant learning rate, and "
+        "was scored on the validation digits; "
         f"mean ± standard deviation over {len(ablation['rows'][0]['runs'])} seeds:\n\n{table(header, rows)}\n\n"
         f"Training images until {FID.label} on the validation digits is at most 1, scored every 500 steps, for each "
         f"seed: {images_seen['default']} with labels; {images_seen['unconditional']} without."

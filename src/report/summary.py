@@ -37,7 +37,8 @@ def template_values(
 
 def digit_rows(metrics: dict) -> list[list[str]]:
     """The questions about generated digits."""
-    final, random_training = metrics["final"], metrics["fid_references"]["random_training"]["test"]
+    final, references = metrics["final"], metrics["fid_references"]
+    random_training, generated = references["random_training"], references["generated"]
     seeds = len(metrics["protocol"]["seeds"])
 
     def sure(metric: Metric) -> str:
@@ -46,9 +47,10 @@ def digit_rows(metrics: dict) -> list[list[str]]:
     near = metrics["neighbours"]
     return [
         [
-            "Are the digits, as a set, like MNIST? (FID)",
+            "Are the digits, as a set, like MNIST? (FID against the test digits)",
             FID.format(final[FID]["mean"]),
-            f"random training digits {FID.format(random_training)}",
+            f"random training digits {FID.format(random_training['test'])}; against the validation digits "
+            f"{FID.format(random_training['validation'])}, generated digits {FID.format(generated['validation'])}",
             sure(FID),
         ],
         [
@@ -64,7 +66,7 @@ def digit_rows(metrics: dict) -> list[list[str]]:
             sure(RECALL),
         ],
         [
-            "Are the digits copies? (distance to the nearest training digit, grey levels)",
+            "Are the digits copies? (distance to the nearest training digit, root mean square of 255 grey levels)",
             f"{near['median_distance_generated']:.1f}",
             f"real test digits {near['median_distance_test']:.1f}",
             f"median of {near['count']:,}",
@@ -79,21 +81,22 @@ def stem_rows(metrics: dict) -> list[list[str]]:
     sdr_bounds = [bound for stem in STEMS for bound in final[stem]["interval"].get(SDR) or [final[stem][SDR]]]
     rows = [
         [
-            "How close does a regenerated stem come? (SDR)",
+            "How close does a regenerated stem come? (SDR; chosen, and the rate is the result)",
             f"{_range(SDR, final.values())} dB",
             f"silence 0 dB; the latents carry {_range(RATE, final.values())} kbit/s",
-            f"the four stems' medians over {tracks}; least and greatest bound of their 95 % intervals: "
+            f"the four stems' medians over {tracks}; their 95 % intervals lie between "
             f"{SDR.format(min(sdr_bounds))} and {SDR.format(max(sdr_bounds))} dB",
         ]
     ]
     model, guessed = ([baselines[stem][key] for stem in STEMS] for key in ("model", "griffin_lim_decoded_mel"))
     if all(OPINION in row for row in (*model, *guessed)):
+        lower = [stem for stem, row, other in zip(STEMS, model, guessed, strict=True) if row[OPINION] < other[OPINION]]
         rows.append(
             [
                 "How does it sound? (opinion score from 1 to 5, predicted)",
                 _range(OPINION, model),
                 f"`z_mel` alone, with an estimated phase: {_range(OPINION, guessed)}",
-                f"medians over {tracks}",
+                f"medians over {tracks}; below the yardstick in {', '.join(lower) or 'no stem'}",
             ]
         )
     return rows

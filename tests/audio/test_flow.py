@@ -10,12 +10,12 @@ from torch import Tensor
 from src import checkpoints, paths, training_loop
 from src.audio import flow, flow_training
 from src.audio.data import Tracks
-from src.config import STEMS, FlowConfig
+from src.config import STEMS, STYLE_SPREAD, FlowConfig
 from src.errors import UsageError
 
 SMALL = FlowConfig(
-    sample_rate=4000, mel_bands=16, mel_window=256, mel_hop=64, latent_dim=8, width=8, blocks=2, window=20, epochs=4,
-    passes_per_epoch=1, batch_size=1, checkpoint_every=2,
+    sample_rate=4000, mel_bands=16, mel_window=256, mel_hop=64, latent_dim=8, width=8, blocks=2, style_means=3,
+    style_deviations=2, window=20, epochs=4, passes_per_epoch=1, batch_size=1, checkpoint_every=2,
 )  # fmt: skip
 
 
@@ -35,6 +35,12 @@ def random_model(config: FlowConfig = SMALL) -> flow.StemFlow:
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, 0, 0.2)
     return model
+
+
+def conditions(count: int) -> Tensor:
+    """Conditions (count, 4 + 5) of the first stems, in styles of their own."""
+    styles = torch.randn(count, SMALL.style_dim, generator=torch.Generator().manual_seed(3))
+    return torch.cat([torch.eye(4)[:count], styles], dim=1)
 
 
 def no_context(points: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,7 +119,7 @@ def test_a_solver_without_steps_is_refused():
 
 def test_the_network_starts_at_zero():
     points = torch.randn(2, 20, 8)
-    output = flow.VelocityNetwork(SMALL)(points, torch.rand(2), torch.eye(4)[:2], *no_context(points))
+    output = flow.VelocityNetwork(SMALL)(points, torch.rand(2), conditions(2), *no_context(points))
     assert torch.equal(output, torch.zeros_like(points))
 
 
@@ -121,7 +127,7 @@ def test_the_network_reads_known_frames_only_where_they_are_known():
     network = random_model().network
     points, known = torch.randn(1, 20, 8), torch.randn(1, 20, 8)
     is_known = (torch.arange(20) < 6).float()[None, :, None]
-    arguments = points, torch.tensor([0.5]), torch.eye(4)[:1]
+    arguments = points, torch.tensor([0.5]), conditions(1)
     with torch.no_grad():
         output = network(*arguments, known, is_known)
         other = known.clone()
@@ -134,36 +140,38 @@ def test_the_network_reads_known_frames_only_where_they_are_known():
 def test_a_frame_depends_on_its_surroundings_alone_wherever_it_lies():
     """So a long clip is made as a short one is. Blocks of dilations 1 and 2 reach 3 frames to each side."""
     network = random_model().network
-    points, stem = torch.randn(1, 60, 8), torch.eye(4)[:1]
+    points, condition = torch.randn(1, 60, 8), conditions(1)
     with torch.no_grad():
-        whole = network(points, torch.tensor([0.5]), stem, *no_context(points))
+        whole = network(points, torch.tensor([0.5]), condition, *no_context(points))
         part = points[:, 20:40]
         torch.testing.assert_close(
-            network(part, torch.tensor([0.5]), stem, *no_context(part))[:, 3:-3], whole[:, 23:37]
+            network(part, torch.tensor([0.5]), condition, *no_context(part))[:, 3:-3], whole[:, 23:37]
         )
 
 
-def test_guidance_moves_away_from_the_velocity_without_a_stem():
+def test_guidance_moves_away_from_the_velocity_without_a_condition():
     model = random_model()
-    points, stem = torch.randn(1, 20, 8), torch.eye(4)[:1]
+    points, condition = torch.randn(1, 20, 8), conditions(1)
     context = no_context(points)
     with torch.no_grad():
-        named, free = (model.network(points, torch.tensor([0.5]), label, *context) for label in (stem, stem * 0))
-        assert not torch.allclose(named, free)
-        assert torch.equal(model.velocity(stem, points, *context, guidance=0)(points, 0.5), named)
-        torch.testing.assert_close(
-            model.velocity(stem, points, *context, guidance=2)(points, 0.5), 3 * named - 2 * free
+        with_it, free = (
+            model.network(points, torch.tensor([0.5]), given, *context) for given in (condition, condition * 0)
         )
-        outside = model.velocity(stem, points, *context, guidance=2, interval=(0.6, 1.0))(points, 0.5)
-        assert torch.equal(outside, named)
+        assert not torch.allclose(with_it, free)
+        assert torch.equal(model.velocity(condition, points, *context, guidance=0)(points, 0.5), with_it)
+        torch.testing.assert_close(
+            model.velocity(condition, points, *context, guidance=2)(points, 0.5), 3 * with_it - 2 * free
+        )
+        outside = model.velocity(condition, points, *context, guidance=2, interval=(0.6, 1.0))(points, 0.5)
+        assert torch.equal(outside, with_it)
 
 
 def test_known_frames_arrive_at_their_data():
     model = random_model()
-    noise, known, stem = torch.randn(1, 20, 8), torch.randn(1, 20, 8), torch.eye(4)[:1]
+    noise, known = torch.randn(1, 20, 8), torch.randn(1, 20, 8)
     is_known = (torch.arange(20) < 6).float()[None, :, None]
     with torch.no_grad():
-        solved = flow.solve(model.velocity(stem, noise, known, is_known, guidance=1.0), noise, 3)
+        solved = flow.solve(model.velocity(conditions(1), noise, known, is_known, guidance=1.0), noise, 3)
     torch.testing.assert_close(solved[:, :6], known[:, :6])
     assert not torch.allclose(solved[:, 6:], known[:, 6:])
 
@@ -194,6 +202,45 @@ def test_the_statistics_normalise_the_latent(tracks):
     torch.testing.assert_close(model.rest_deviation[2], rest.std(0))
 
 
+# --- style ---
+
+
+def test_a_style_is_mean_and_deviation_over_the_frames():
+    """Coefficient k of the latent is 1 + k in even frames and 3 + k in odd ones: mean 2 + k, standard deviation 1."""
+    model = random_model()
+    latent = 1 + torch.arange(8.0).repeat(20, 1)
+    latent[1::2] += 2
+    model.style_mean.copy_(torch.tensor([2.0, 2.0, 2.0, 0.5, 0.5]))
+    model.style_deviation.copy_(torch.tensor([1.0, 2.0, 4.0, 1.0, 0.5]))
+    torch.testing.assert_close(model.style(latent[None]), torch.tensor([[0.0, 0.5, 0.5, -0.5, -1.0]]))
+    still = model.style(latent[:1][None])[0, 3]  # one frame does not change: the deviation is clamped
+    assert still.item() == pytest.approx(math.log(flow.LEAST_DEVIATION) - 0.5)
+
+
+def test_drawn_styles_have_the_mean_and_a_share_of_the_covariance_of_those_of_training():
+    model = random_model()
+    model.styles.copy_(torch.randn(model.styles.shape, generator=torch.Generator().manual_seed(0)).cumsum(dim=2) + 3)
+    stream = torch.Generator().manual_seed(1)
+    drawn = torch.cat([model.draw_style(2, stream) for _ in range(20_000)])
+    torch.testing.assert_close(drawn.mean(0), model.styles[2].mean(0), atol=0.05, rtol=0)
+    covariance = STYLE_SPREAD**2 * model.styles[2].T.cov(correction=0)
+    torch.testing.assert_close(drawn.T.cov(), covariance, atol=0.15, rtol=0.05)
+    assert torch.cdist(drawn[:100], model.styles[2]).min() > 0.01  # none is that of a training window
+
+
+def test_the_styles_of_training_windows_are_normalised(tracks):
+    model = flow_training.start(SMALL, tracks).model
+    styles = model.styles.flatten(0, 1)
+    torch.testing.assert_close(styles.mean(0), torch.zeros(5), atol=1e-4, rtol=0)
+    torch.testing.assert_close(styles.std(0), torch.ones(5), atol=1e-3, rtol=0)
+    assert model.styles[0, :, 0].min() > model.styles[3, :, 0].max()  # the loudest stem's mean is above the softest's
+
+
+def test_a_condition_is_the_stem_one_hot_and_the_style():
+    condition = random_model().condition(torch.tensor([2, 0]), torch.arange(10.0).reshape(2, 5))
+    assert condition.tolist() == [[0, 0, 1, 0, 0, 1, 2, 3, 4], [1, 0, 0, 0, 5, 6, 7, 8, 9]]
+
+
 # --- training ---
 
 
@@ -215,15 +262,16 @@ def test_a_window_has_no_dark_edges(tracks):
 
 
 def test_a_part_of_the_windows_has_known_first_frames():
-    run = flow_training.Run(config=replace(SMALL, context_share=0.5, label_dropout=0.1), **dict.fromkeys(
+    run = flow_training.Run(config=replace(SMALL, context_share=0.5, condition_dropout=0.1), **dict.fromkeys(
         ("model", "average", "optimiser")))  # fmt: skip
     torch.manual_seed(0)
-    _, times, is_known, named = flow_training.draw_noise(run, 4000)
+    _, style_noise, times, is_known, conditioned = flow_training.draw_noise(run, 4000)
     known = is_known.sum(dim=(1, 2))
     assert (known > 0).float().mean() == pytest.approx(0.5, abs=0.05)
     assert set(known.int().tolist()) == {0, *range(8, 13)}
     assert bool((is_known.diff(dim=1) <= 0).all())
-    assert named.mean() == pytest.approx(0.9, abs=0.03)
+    assert style_noise.std() == pytest.approx(SMALL.style_noise, rel=0.05)
+    assert conditioned.mean() == pytest.approx(0.9, abs=0.03)
     assert times.median() == pytest.approx(0.5, abs=0.03)
 
 
@@ -231,10 +279,10 @@ def test_known_frames_do_not_count_in_the_loss():
     model = random_model()
     data, noise = torch.randn(2, 20, 8), torch.randn(2, 20, 8)
     is_known = (torch.arange(20) < 12).float()[None, :, None].expand(2, -1, -1)
-    stem, times = torch.eye(4)[:2], torch.rand(2)
+    times = torch.rand(2)
     with torch.no_grad():
-        loss = flow.flow_loss(model, data, stem, is_known, noise, times)
-        estimate = model.network(flow.path_point(noise, data, times), times, stem, data, is_known)
+        loss = flow.flow_loss(model, data, conditions(2), is_known, noise, times)
+        estimate = model.network(flow.path_point(noise, data, times), times, conditions(2), data, is_known)
     expected = (estimate - (data - noise))[:, 12:].square().mean(dim=(1, 2))
     torch.testing.assert_close(loss, expected)
 
@@ -274,3 +322,7 @@ def test_invalid_settings_are_refused():
         FlowConfig(width=0)
     with pytest.raises(UsageError, match="window is 16"):
         FlowConfig(window=16)
+    with pytest.raises(UsageError, match="common_noise is 2"):
+        FlowConfig(common_noise=2.0)
+    with pytest.raises(UsageError, match="style_deviations is 9: it must lie between 1 and latent_dim, 8"):
+        replace(SMALL, style_deviations=9)

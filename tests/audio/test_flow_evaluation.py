@@ -18,7 +18,7 @@ RATE = 22050
 @pytest.fixture(scope="module")
 def small_flow() -> flow.StemFlow:
     torch.manual_seed(1)
-    model = flow.StemFlow(FlowConfig(latent_dim=8, width=8, blocks=1)).eval()
+    model = flow.StemFlow(FlowConfig(latent_dim=8, style_means=4, width=8, blocks=1)).eval()
     model.mean[0] = 15.0  # about -30 dB
     model.rest_deviation.fill_(0.1)
     return model
@@ -99,6 +99,8 @@ def test_the_protocol_measures_each_part(small_flow, tracks, monkeypatch):
     assert set(measured["scores"]) == {"generated", "training", "real", "real_through_griffin_lim"}
     near, far = measured["variations"]
     assert near["distance_db"] < far["distance_db"]
+    near = measured["nearest"]
+    assert near["copies"]["log_mel_db"]["median"] < near["real"]["log_mel_db"]["median"]
     assert set(measured["nearest"]["closest"]) == set(measured["minute"]) == set(measured["character"]) == set(STEMS)
     for row in measured["minute"].values():
         assert (row["not_finite"], row["above_full_scale"]) == (0, 0)

@@ -16,11 +16,14 @@ MEL = MelSpectrogram(RATE, 40, 1024, 256)
 def small_flow() -> flow.StemFlow:
     """Untrained, with every weight at random, so that nothing is a special case."""
     torch.manual_seed(1)
-    model = flow.StemFlow(FlowConfig(mel_bands=40, latent_dim=8, width=16, blocks=2)).eval()
+    model = flow.StemFlow(
+        FlowConfig(mel_bands=40, latent_dim=8, width=16, blocks=2, style_means=4, style_deviations=2)
+    ).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, 0, 0.05)
     model.mean[0] = 10.0  # about -30 dB
     model.rest_deviation.fill_(0.1)
+    model.styles.normal_()
     return model
 
 
@@ -113,8 +116,12 @@ def test_a_variation_moves_away_from_its_source_with_its_strength(small_flow, to
     assert none < half < full
 
 
-def test_a_full_variation_forgets_its_source(small_flow, tone):
-    one, other = (generate.vary(small_flow, sound, "other", 1.0) for sound in (tone, tone.flip(0) * 0.3))
+def test_a_full_variation_keeps_only_the_style_of_its_source(small_flow, tone, monkeypatch):
+    sources = tone, tone.flip(0) * 0.3
+    one, other = (generate.vary(small_flow, sound, "other", 1.0) for sound in sources)
+    assert not np.allclose(one, other, atol=1e-3)
+    monkeypatch.setattr(flow.StemFlow, "style", lambda self, latent: latent.new_ones(1, 6))
+    one, other = (generate.vary(small_flow, sound, "other", 1.0) for sound in sources)
     np.testing.assert_allclose(one, other, atol=1e-4)
 
 

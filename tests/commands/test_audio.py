@@ -174,7 +174,9 @@ def test_train_a_flow_then_evaluate_it(capsys, monkeypatch, tmp_path):
         monkeypatch.setattr(module, "load_musdb18", lambda split, sample_rate: tracks)
     flow_paths = paths.FlowPaths
     monkeypatch.setattr(paths, "FlowPaths", lambda run: flow_paths(run, tmp_path))
-    training = FlowConfig(latent_dim=8, width=8, blocks=1, epochs=1, passes_per_epoch=1, checkpoint_every=1)
+    training = FlowConfig(
+        latent_dim=8, style_means=4, width=8, blocks=1, epochs=1, passes_per_epoch=1, checkpoint_every=1
+    )
     protocol = FlowEvaluationConfig(count=2, seeds=(0,), neighbours=1, minutes=1, strengths=(0.5,))
     monkeypatch.setitem(config.FLOW_PROFILES, "quick", (training, protocol))
     monkeypatch.setattr(config, "_lengthen", lambda settings, ratio: settings)

@@ -125,7 +125,9 @@ def test_the_ablation_shows_mean_and_deviation_over_seeds():
     runs = [{"scores": SCORES, "fid_mnist_no_average": 5.0}, {"scores": better, "fid_mnist_no_average": 6.0}]
     seen = {"default": [64_000, 96_000], "unconditional": [320_000, None]}
     rows = [{"variant": "default", "runs": runs}]
-    text = image.ablation_text({"protocol": {"images": 320_000}, "rows": rows, "images_to_fid_1": seen})
+    protocol = {"images": 320_000, "default": {"epochs": 38}}
+    text = image.ablation_text({"protocol": protocol, "rows": rows, "images_to_fid_1": seen})
+    assert "It saw 320,000 training images, repeats counted (the published training: 1,900,000)" in text
     assert "| default | 1.50 ± 0.71 | 5.50 ± 0.71 |" in text
     assert "seed: 64,000, 96,000 with labels; 320,000, not reached without." in text
 

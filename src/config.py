@@ -264,7 +264,7 @@ class FlowEvaluationConfig:
 # Target SDR in dB of the published model for drums, bass, other, vocals: the recorded operating point. RESULTS.md says
 # how it was chosen.
 OPERATING_SDR_DB = (18.6, 18.5, 18.5, 18.8)
-GUIDANCE = 1.0  # strength of the stem's name in generated sound; 0 is the plain flow
+GUIDANCE = 1.0  # strength of stem and style in generated sound; 0 is the plain flow
 GUIDANCE_TIMES = (0.3, 1.0)  # times of the path at which it applies; earlier, it would cost variety
 STYLE_SMOOTHING = 0.5  # share of noise in the style of generated sound; 0 takes a training window's own
 STYLE_SPREAD = 0.85  # deviation of generated styles from their mean, relative to that of the training windows' styles

@@ -10,7 +10,7 @@ The latent is the two-dimensional cosine transform of 4 mel frames, of which the
 learned weights. The patterns that are left out are drawn at random at decoding, with the mean and the standard
 deviation that they have in the training tracks.
 
-The network is told the stem and the *style* of the clip: means and standard deviations of the broadest coefficients
+The network receives the stem and the *style* of the clip: means and standard deviations of the broadest coefficients
 over the whole clip, that is, its level, its timbre and how much they change (`StemFlow.style`). A new clip's style is
 drawn near that of a training window; all its frames share it.
 """

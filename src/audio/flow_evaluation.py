@@ -117,7 +117,7 @@ def score_clips(flow: StemFlow, config: FlowEvaluationConfig, training: Tracks, 
     clips = {
         "generated": generate_clips(flow, config.count, seed),
         "real": real,
-        "real_through_griffin_lim": [_through_griffin_lim(flow, part) for part in real],
+        "real_through_griffin_lim": [_griffin_lim(flow, flow.log_mel(part), part.shape[1]) for part in real],
         "training": _draw_excerpts(training, config.count, stream),
     }
     network = classifier.load_classifier()
@@ -147,24 +147,21 @@ def _choose(tracks: Tracks, positions: list[int]) -> Tracks:
     )
 
 
-def _through_griffin_lim(flow: StemFlow, clips: Tensor) -> Tensor:
-    log_mels = flow.log_mel(clips)
-    waveforms = [generate.mel_to_waveform(flow.spectrogram, log_mel, clips.shape[1]) for log_mel in log_mels]
+def _griffin_lim(flow: StemFlow, log_mels: Tensor, samples: int) -> Tensor:
+    waveforms = [generate.mel_to_waveform(flow.spectrogram, log_mel, samples) for log_mel in log_mels]
     return torch.from_numpy(np.stack(waveforms))
 
 
 def _copies(flow: StemFlow, training: Tracks, count: int, stream: torch.Generator) -> Clips:
-    """Training excerpts as a flow that has memorised them would draw them: through the latent, the coefficients that it
-    leaves out drawn anew, the phase estimated."""
+    """Training excerpts as a flow that has memorised them would draw them: through the latent, with random values of
+    the coefficients that it leaves out, and an estimated phase."""
     copies = []
     for stem_index, clips in enumerate(_draw_excerpts(training, count, stream)):
-        log_mels = flow.log_mel(clips)
+        log_mels = flow.log_mel(clips.to(flow.mean.device))
         latents, own_rest = flow.encode(log_mels)
         noise = torch.randn(own_rest.shape, generator=stream)
         rest = flow.rest_mean[stem_index] + flow.rest_deviation[stem_index] * noise.to(own_rest)
-        decoded = flow.decode(latents, rest, log_mels.shape[1])
-        waveforms = [generate.mel_to_waveform(flow.spectrogram, log_mel, clips.shape[1]) for log_mel in decoded]
-        copies.append(torch.from_numpy(np.stack(waveforms)))
+        copies.append(_griffin_lim(flow, flow.decode(latents, rest, log_mels.shape[1]), clips.shape[1]))
     return copies
 
 

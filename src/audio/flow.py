@@ -232,6 +232,12 @@ class StemFlow(nn.Module):
         noise = torch.randn(1, len(styles), generator=stream).to(styles) @ centred / len(styles) ** 0.5
         return mean + STYLE_SPREAD * ((1 - STYLE_SMOOTHING**2) ** 0.5 * centred[row] + STYLE_SMOOTHING * noise)
 
+    def draw_rest(self, stem_index: int, shape: tuple[int, ...], stream: torch.Generator) -> Tensor:
+        """Coefficients that the latent leaves out, of `shape` (batch, latent frames, 4 bands - latent_dim): independent
+        Gaussians with the stem's mean and standard deviation of each."""
+        noise = torch.randn(shape, generator=stream).to(self.rest_mean)
+        return self.rest_mean[stem_index] + self.rest_deviation[stem_index] * noise
+
     def condition(self, stem_indices: Tensor, style: Tensor) -> Tensor:
         """The network's condition (batch, 4 + style_dim): stem indices (batch,), one-hot, and styles (batch,
         style_dim)."""

@@ -159,8 +159,7 @@ def _copies(flow: StemFlow, training: Tracks, count: int, stream: torch.Generato
     for stem_index, clips in enumerate(_draw_excerpts(training, count, stream)):
         log_mels = flow.log_mel(clips.to(flow.mean.device))
         latents, own_rest = flow.encode(log_mels)
-        noise = torch.randn(own_rest.shape, generator=stream)
-        rest = flow.rest_mean[stem_index] + flow.rest_deviation[stem_index] * noise.to(own_rest)
+        rest = flow.draw_rest(stem_index, own_rest.shape, stream)
         copies.append(_griffin_lim(flow, flow.decode(latents, rest, log_mels.shape[1]), clips.shape[1]))
     return copies
 

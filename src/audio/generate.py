@@ -11,7 +11,7 @@ from src.audio.flow import EDGE, StemFlow, mix_noise, path_point, solve
 from src.audio.reconstruct import log_mel_blocks
 from src.audio.spectrogram import MelSpectrogram
 from src.audio.vae import STRIDE
-from src.audio.water_filling import NEPERS_PER_DB, water_level
+from src.audio.water_filling import LOG_POWER_PER_DB, water_level
 from src.config import GUIDANCE, GUIDANCE_TIMES, OPERATING_SDR_DB, SOLVER_STEPS, STEMS
 from src.errors import UsageError
 
@@ -147,12 +147,10 @@ def draw_noise(flow: StemFlow, stem: str, latent_frames: int, seed: int, row: in
     bands - latent_dim), drawn with the statistics of the stem. They depend on (stem, seed, row) alone."""
     stem_index = STEMS.index(stem)
     stream = runtime.random_stream(seed, stem_index, row)
-    mean, deviation = flow.rest_mean[stem_index], flow.rest_deviation[stem_index]
-    own = torch.randn(1, latent_frames, flow.config.latent_dim, generator=stream).to(mean)
-    common = torch.randn(1, 1, flow.config.latent_dim, generator=stream).to(mean)
+    own = torch.randn(1, latent_frames, flow.config.latent_dim, generator=stream).to(flow.mean)
+    common = torch.randn(1, 1, flow.config.latent_dim, generator=stream).to(flow.mean)
     noise = mix_noise(own, common, flow.config.common_noise)
-    rest = torch.randn(1, latent_frames, len(mean), generator=stream).to(mean)
-    return noise, mean + deviation * rest
+    return noise, flow.draw_rest(stem_index, (1, latent_frames, flow.rest_mean.shape[1]), stream)
 
 
 def solve_stem(
@@ -224,7 +222,7 @@ def interpolate(model: vae.StemVAE, first: Tensor, second: Tensor, stems: tuple[
         log_mel = torch.cat(list(log_mel_blocks(model, waveform[None, :samples])), dim=1)
         label = vae.one_hot_stem(stem).to(log_mel)
         level = water_level(log_mel, log_mel.new_full((1,), OPERATING_SDR_DB[STEMS.index(stem)]), model.spectrogram)
-        latents.append(model.mel.encode(log_mel, label, level / NEPERS_PER_DB).mean)
+        latents.append(model.mel.encode(log_mel, label, level / LOG_POWER_PER_DB).mean)
         labels.append(label)
     positions = torch.linspace(0, 1, steps, device=latents[0].device)
     between = torch.lerp(*latents, positions[:, None, None])

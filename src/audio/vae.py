@@ -26,7 +26,7 @@ from torch.nn.functional import one_hot, pad, silu
 
 from src import checkpoints, paths, runtime
 from src.audio.spectrogram import MelSpectrogram, mdct
-from src.audio.water_filling import NEPERS_PER_DB, posterior_log_noise, predicted_log_variance
+from src.audio.water_filling import LOG_POWER_PER_DB, posterior_log_noise, predicted_log_variance
 from src.config import MEL_RANGE_DB, STEMS, AudioConfig
 
 NATS_PER_KBIT = 1000 * math.log(2)
@@ -370,7 +370,7 @@ class StemVAE(nn.Module):
         stem = one_hot_stem(STEMS[stem_index], len(waveform)).to(waveform)
 
         # z_mel: posterior, sample, rate, decoded spectrogram.
-        posterior = self.mel.encode(log_mel, stem, level / NEPERS_PER_DB)
+        posterior = self.mel.encode(log_mel, stem, level / LOG_POWER_PER_DB)
         mel_noise, fine_noise = noise or (torch.randn_like(posterior.mean), torch.randn_like(coefficients))
         latent = posterior.sample(mel_noise)
         mel_divergence = posterior.divergence(self.mel.prior(latent, stem)).sum(dim=2)

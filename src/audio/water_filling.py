@@ -17,7 +17,7 @@ from src.audio.spectrogram import MelSpectrogram
 from src.audio.spool import Spool, pieces
 from src.config import LOG_FLOOR_POWER, MEL_RANGE_DB
 
-NEPERS_PER_DB = math.log(10) / 10  # natural logarithm of a power, for each dB
+LOG_POWER_PER_DB = math.log(10) / 10  # natural logarithm of a power, for each dB
 BISECTIONS = 40
 FRAMES_AT_ONCE = 2**14  # of a spectrogram on disk
 
@@ -39,10 +39,10 @@ def water_level(log_mel: Tensor | Spool, sdr_db: Tensor, mel: MelSpectrogram) ->
     """
     widths = mel.bandwidths.to(sdr_db)
     whole = isinstance(log_mel, Tensor)
-    powers = [(log_mel * NEPERS_PER_DB).exp()] if whole else _Powers(log_mel, sdr_db.device)
-    allowed = sum((power @ widths).sum(dim=1) for power in powers) * (-sdr_db * NEPERS_PER_DB).exp()
+    powers = [(log_mel * LOG_POWER_PER_DB).exp()] if whole else _Powers(log_mel, sdr_db.device)
+    allowed = sum((power @ widths).sum(dim=1) for power in powers) * (-sdr_db * LOG_POWER_PER_DB).exp()
     high = torch.stack([power.amax(dim=(1, 2)) for power in powers]).amax(dim=0).log()
-    low = torch.full_like(allowed, MEL_RANGE_DB[0] * NEPERS_PER_DB)
+    low = torch.full_like(allowed, MEL_RANGE_DB[0] * LOG_POWER_PER_DB)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         left = sum((torch.minimum(power, middle.exp()[:, None, None]) @ widths).sum(dim=1) for power in powers)
@@ -59,7 +59,7 @@ class _Powers:
 
     def __iter__(self) -> Iterator[Tensor]:
         for piece in pieces(self.log_mel, FRAMES_AT_ONCE):
-            yield (piece.to(self.device) * NEPERS_PER_DB).exp()
+            yield (piece.to(self.device) * LOG_POWER_PER_DB).exp()
 
 
 def predicted_log_variance(log_mel: Tensor, bins: int, frames: int, mel: MelSpectrogram) -> Tensor:
@@ -72,7 +72,7 @@ def predicted_log_variance(log_mel: Tensor, bins: int, frames: int, mel: MelSpec
     reach = max(bins, mel.hop)
     weights = torch.cos(math.pi / 2 * ((mel_times - times) / reach).clamp(-1, 1)).square()
     weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-9)  # (frames, mel frames)
-    power = torch.einsum("fm,bmk->bfk", weights, (log_mel * NEPERS_PER_DB).exp())
+    power = torch.einsum("fm,bmk->bfk", weights, (log_mel * LOG_POWER_PER_DB).exp())
     logs = torch.log(power.clamp(min=LOG_FLOOR_POWER))  # (batch, frames, bands)
 
     # Frequency: linear interpolation of the logarithm between the centres of the bands.

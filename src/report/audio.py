@@ -195,8 +195,8 @@ def checkpoint_table(metrics: dict) -> str:
 
 
 def speed_table(metrics: dict) -> str:
-    """Speed of reconstruction of each stem, as a multiple of real time."""
-    return table(["", *STEMS], [["times real time", *(f"{metrics['speed'][stem]:.0f}" for stem in STEMS)]])
+    """Seconds of sound of each stem that are reconstructed in one second."""
+    return table(["", *STEMS], [["s of sound per s", *(f"{metrics['speed'][stem]:.0f}" for stem in STEMS)]])
 
 
 def claims_table(metrics: dict, claims: dict) -> str:

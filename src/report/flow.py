@@ -47,6 +47,8 @@ def template_values(run_paths: paths.FlowPaths) -> dict[str, str | int]:
         frechet_griffin_lim=FRECHET.format(metrics["scores"]["real_through_griffin_lim"][FRECHET][0]),
         frechet_real=FRECHET.format(metrics["scores"]["real"][FRECHET][0]),
         best_epoch=FLOW_LOSS.best(metrics["checkpoints"])["epoch"],
+        style_means=metrics["training"]["config"]["style_means"],
+        style_deviations=metrics["training"]["config"]["style_deviations"],
         machine=machine_line(protocol["machine"]),
     )
     values |= training_values(metrics["training"])

@@ -106,9 +106,8 @@ def score_table(metrics: dict, chosen: Sequence[Metric] = IMAGE_METRICS) -> str:
     rows = []
     for metric in chosen:
         if row := metrics["final"].get(metric):
-            spread = f" ± {metric.format(row['std'])}" if row["std"] is not None else ""
             label = f"{metric.label} {ARROWS[metric.better]}"
-            rows.append([label, metric.format(row["mean"]) + spread, metric.format(row["real"])])
+            rows.append([label, _with_deviation(metric, row), metric.format(row["real"])])
     return table(["", "generated digits", "real digits"], rows)
 
 
@@ -116,11 +115,17 @@ def unconditional_table(metrics: dict) -> str:
     """The metrics of the unconditional generator, beside those of the conditional one."""
     final, others = metrics["final"], metrics["unconditional"]
     rows = [
-        [metric.label, metric.format(others[metric]["mean"]), metric.format(final[metric]["mean"])]
+        [metric.label, _with_deviation(metric, others[metric]), _with_deviation(metric, final[metric])]
         for metric in IMAGE_METRICS
         if metric in others and metric in final
     ]
     return table(["", "without labels", "with labels"], rows)
+
+
+def _with_deviation(metric: Metric, row: dict) -> str:
+    """Mean and standard deviation of a metric; the mean alone if there is one seed."""
+    deviation = "" if row["std"] is None else f" ± {metric.format(row['std'])}"
+    return metric.format(row["mean"]) + deviation
 
 
 def reference_table(metrics: dict) -> str:
@@ -195,8 +200,8 @@ def ablation_text(ablation: dict) -> str:
         f"training images, repeats counted (the published training: {published:,}), at a constant learning rate, and "
         "was scored on the validation digits; "
         f"mean ± standard deviation over {len(ablation['rows'][0]['runs'])} seeds:\n\n{table(header, rows)}\n\n"
-        f"Training images until {FID.label} on the validation digits is at most 1, scored every 500 steps, for each "
-        f"seed: {images_seen['default']} with labels; {images_seen['unconditional']} without."
+        f"Training images until {FID.label} on the validation digits is at most 1, scored every 500 steps, for "
+        f"each seed: {images_seen['default']} with labels; {images_seen['unconditional']} without, in longer trainings."
     )
 
 

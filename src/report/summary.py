@@ -38,19 +38,18 @@ def template_values(
 def digit_rows(metrics: dict) -> list[list[str]]:
     """The questions about generated digits."""
     final, references = metrics["final"], metrics["fid_references"]
-    random_training, generated = references["random_training"], references["generated"]
+    random_training = references["random_training"]
     seeds = len(metrics["protocol"]["seeds"])
 
     def sure(metric: Metric) -> str:
-        return f"± {metric.format(final[metric]['std'])} over {seeds} sampling seeds"
+        return f"± {metric.format(final[metric]['std'])} over {seeds} seeds"
 
     near = metrics["neighbours"]
     return [
         [
-            "Are the digits, as a set, like MNIST? (FID against the test digits)",
+            "Are the digits, as a set, like MNIST's test digits? (FID)",
             FID.format(final[FID]["mean"]),
-            f"random training digits {FID.format(random_training['test'])}; against the validation digits "
-            f"{FID.format(random_training['validation'])}, generated digits {FID.format(generated['validation'])}",
+            f"random training digits {FID.format(random_training['test'])}",
             sure(FID),
         ],
         [
@@ -66,7 +65,7 @@ def digit_rows(metrics: dict) -> list[list[str]]:
             sure(RECALL),
         ],
         [
-            "Are the digits copies? (distance to the nearest training digit, root mean square of 255 grey levels)",
+            "Are the digits copies? (distance to the nearest training digit, in grey levels of 255)",
             f"{near['median_distance_generated']:.1f}",
             f"real test digits {near['median_distance_test']:.1f}",
             f"median of {near['count']:,}",
@@ -77,26 +76,32 @@ def digit_rows(metrics: dict) -> list[list[str]]:
 def stem_rows(metrics: dict) -> list[list[str]]:
     """The questions about regenerated stems."""
     final, baselines = metrics["final"], metrics["baselines"]
-    tracks = f"{metrics['protocol']['tracks']} tracks"
-    sdr_bounds = [bound for stem in STEMS for bound in final[stem]["interval"].get(SDR) or [final[stem][SDR]]]
+
+    def sure(metric: Metric) -> str:
+        bounds = [bound for row in final.values() for bound in row["interval"].get(metric) or [row[metric]]]
+        return (
+            f"medians over {metrics['protocol']['tracks']} tracks; 95 % intervals from {metric.format(min(bounds))} "
+            f"to {metric.format(max(bounds))}"
+        )
+
     rows = [
         [
-            "How close does a regenerated stem come? (SDR; chosen, and the rate is the result)",
+            "How close is a regenerated stem to the original? (SDR, set by a target)",
             f"{_range(SDR, final.values())} dB",
             f"silence 0 dB; the latents carry {_range(RATE, final.values())} kbit/s",
-            f"the four stems' medians over {tracks}; their 95 % intervals lie between "
-            f"{SDR.format(min(sdr_bounds))} and {SDR.format(max(sdr_bounds))} dB",
+            sure(SDR),
         ]
     ]
     model, guessed = ([baselines[stem][key] for stem in STEMS] for key in ("model", "griffin_lim_decoded_mel"))
     if all(OPINION in row for row in (*model, *guessed)):
-        lower = [stem for stem, row, other in zip(STEMS, model, guessed, strict=True) if row[OPINION] < other[OPINION]]
+        lower = [stem for stem, row, other in zip(STEMS, model, guessed, strict=True) if _below(OPINION, row, other)]
         rows.append(
             [
                 "How does it sound? (opinion score from 1 to 5, predicted)",
                 _range(OPINION, model),
-                f"`z_mel` alone, with an estimated phase: {_range(OPINION, guessed)}",
-                f"medians over {tracks}; below the yardstick in {', '.join(lower) or 'no stem'}",
+                f"the mel latent alone, with an estimated phase: {_range(OPINION, guessed)}; "
+                f"better in {', '.join(lower) or 'no stem'}",
+                sure(OPINION),
             ]
         )
     return rows
@@ -108,23 +113,29 @@ def _range(metric: Metric, rows: Iterable[dict]) -> str:
     return f"{metric.format(min(values))} to {metric.format(max(values))}"
 
 
+def _below(metric: Metric, row: dict, other: dict) -> bool:
+    """True if the interval of a row lies below that of another; without intervals, if its value does."""
+    bounds, others = (part["interval"].get(metric) or [part[metric]] for part in (row, other))
+    return max(bounds) < min(others)
+
+
 def clip_rows(metrics: dict) -> list[list[str]]:
     """The questions about generated stems."""
     scores = metrics["scores"]
     seeds = len(metrics["protocol"]["seeds"])
 
-    def row(question: str, metric: Metric, yardstick: str, label: str) -> list[str]:
+    def row(question: str, metric: Metric) -> list[str]:
         mean, deviation = scores["generated"][metric]
-        of_yardstick = metric.format(scores[yardstick][metric][0])
+        training, real = (metric.format(scores[name][metric][0]) for name in ("training", "real"))
         return [
             question,
             metric.format(mean),
-            f"{label} {of_yardstick}",
+            f"training excerpts {training}; test excerpts {real}",
             f"± {metric.format(deviation)} over {seeds} seeds",
         ]
 
     return [
-        row("Is generated sound like real stems? (Fréchet distance)", FRECHET, "training", "training excerpts"),
-        row("Is it the stem that was asked for?", RECOGNISED, "training", "training excerpts"),
-        row("Is the variety of real stems there? (recall)", RECALL_OF_CLIPS, "training", "training excerpts"),
+        row("Is generated sound like real stems? (Fréchet distance)", FRECHET),
+        row("Is it the stem that was asked for?", RECOGNISED),
+        row("Is the variety of real stems there? (recall)", RECALL_OF_CLIPS),
     ]

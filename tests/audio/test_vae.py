@@ -10,7 +10,7 @@ from torch.distributions import Normal, kl_divergence
 from src import checkpoints
 from src.audio import spectrogram, vae
 from src.audio.spectrogram import MelSpectrogram
-from src.audio.water_filling import NEPERS_PER_DB, water_level
+from src.audio.water_filling import LOG_POWER_PER_DB, water_level
 from src.config import STEMS, AudioConfig
 from src.errors import CheckpointError
 
@@ -114,7 +114,7 @@ def test_stem_vae_codes_a_waveform_near_the_ratio_asked_for(stem):
     decoded = spectrogram.imdct(output.coefficients, 12_000)
     reached = 10 * torch.log10(waveform.square().sum(1) / (waveform - decoded).square().sum(1))
     torch.testing.assert_close(reached, wanted, atol=1.5, rtol=0)
-    nats = 12_000 * wanted * NEPERS_PER_DB / 2  # white noise: ln(P / D) / 2 nats a sample
+    nats = 12_000 * wanted * LOG_POWER_PER_DB / 2  # white noise: ln(P / D) / 2 nats a sample
     torch.testing.assert_close(output.fine_divergence.sum(1), nats, rtol=0.1, atol=0)
     assert (output.mel_divergence.sum(1) > 0).all()
 

@@ -93,10 +93,10 @@ def test_scores_show_mean_spread_and_real_digits():
     assert "inception" not in text  # was not measured
     others = {
         "final": {"fid_mnist": {"mean": 0.1, "std": None, "real": 0.2}},
-        "unconditional": {"fid_mnist": {"mean": 3}},
+        "unconditional": {"fid_mnist": {"mean": 3, "std": 0.5}},
     }
     assert "| FID (mnist) ↓ | 0.100 | 0.200 |" in image.score_table(others)
-    assert "| FID (mnist) | 3.000 | 0.100 |" in image.unconditional_table(others)
+    assert "| FID (mnist) | 3.000 ± 0.500 | 0.100 |" in image.unconditional_table(others)
 
 
 SCORES = [
@@ -185,12 +185,12 @@ def test_figures_are_written_from_the_committed_files(tmp_path):
 def test_the_summary_has_a_row_for_each_question_with_its_yardstick():
     scores = {
         name: {metric: [value, 0.25] for metric in ("frechet_distance", "recognised", "recall")}
-        for name, value in (("generated", 2.0), ("training", 0.5))
+        for name, value in (("generated", 2.0), ("training", 0.5), ("real", 0.25))
     }
     rows = summary.clip_rows({"scores": scores, "protocol": {"seeds": [0, 1]}})
     assert [row[1:] for row in rows] == [
-        ["2.00", "training excerpts 0.50", "± 0.25 over 2 seeds"],
-        ["2.000", "training excerpts 0.500", "± 0.250 over 2 seeds"],
-        ["2.00", "training excerpts 0.50", "± 0.25 over 2 seeds"],
+        ["2.00", "training excerpts 0.50; test excerpts 0.25", "± 0.25 over 2 seeds"],
+        ["2.000", "training excerpts 0.500; test excerpts 0.250", "± 0.250 over 2 seeds"],
+        ["2.00", "training excerpts 0.50; test excerpts 0.25", "± 0.25 over 2 seeds"],
     ]
     assert all(len(row) == len(summary.HEADER) for row in rows)

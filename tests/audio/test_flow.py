@@ -236,6 +236,15 @@ def test_the_styles_of_training_windows_are_normalised(tracks):
     assert model.styles[0, :, 0].min() > model.styles[3, :, 0].max()  # the loudest stem's mean is above the softest's
 
 
+def test_left_out_coefficients_have_the_statistics_of_their_stem():
+    model = random_model()
+    model.rest_mean[2] = torch.linspace(-3, 3, 56)
+    model.rest_deviation[2] = torch.linspace(0.5, 2, 56)
+    drawn = model.draw_rest(2, (20, 1000, 56), torch.Generator().manual_seed(0)).flatten(0, 1)
+    torch.testing.assert_close(drawn.mean(0), model.rest_mean[2], atol=0.06, rtol=0)
+    torch.testing.assert_close(drawn.std(0), model.rest_deviation[2], atol=0, rtol=0.03)
+
+
 def test_a_condition_is_the_stem_one_hot_and_the_style():
     condition = random_model().condition(torch.tensor([2, 0]), torch.arange(10.0).reshape(2, 5))
     assert condition.tolist() == [[0, 0, 1, 0, 0, 1, 2, 3, 4], [1, 0, 0, 0, 5, 6, 7, 8, 9]]

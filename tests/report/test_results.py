@@ -194,3 +194,25 @@ def test_the_summary_has_a_row_for_each_question_with_its_yardstick():
         ["2.00", "training excerpts 0.50; test excerpts 0.25", "± 0.25 over 2 seeds"],
     ]
     assert all(len(row) == len(summary.HEADER) for row in rows)
+
+
+def test_the_summary_names_the_stems_that_an_estimated_phase_serves_clearly_better():
+    final = {
+        stem: {"sdr_museval_db": 18.5, "rate_kbit_s": 2.0, "interval": {"sdr_museval_db": [18.0, 19.0]}}
+        for stem in STEMS
+    }
+    final = {
+        stem: row | {"zimtohrli_mos": 2.0, "interval": row["interval"] | {"zimtohrli_mos": [1.8, 2.2]}}
+        for stem, row in final.items()
+    }
+    guessed = {"drums": [2.3, 2.9], "bass": [2.1, 2.9], "other": [1.0, 1.4], "vocals": [2.21, 2.4]}
+    baselines = {
+        stem: {
+            "model": final[stem],
+            "griffin_lim_decoded_mel": {"zimtohrli_mos": sum(bounds) / 2, "interval": {"zimtohrli_mos": bounds}},
+        }
+        for stem, bounds in guessed.items()
+    }
+    rows = summary.stem_rows({"protocol": {"tracks": 50}, "final": final, "baselines": baselines})
+    assert rows[0][3] == "medians over 50 tracks; 95 % intervals from 18.00 to 19.00"
+    assert rows[1][2].endswith("1.20 to 2.60; better in drums, vocals")  # bass: the intervals overlap

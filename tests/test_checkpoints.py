@@ -105,7 +105,7 @@ def test_weights_without_a_description_are_refused(tmp_path):
 
 
 PUBLISHED = {  # SHA-256 over name, type, shape and bytes of every tensor, sorted by name
-    paths.IMAGE.weights: (ImageConfig, "0020fc484b549c6c5992373a02261cff9e32db70fd98fb2b80d1ca8ca91ab435"),
+    paths.IMAGE.weights: (ImageConfig, "6b0dcd10e65abb5b026d071e56ada38dc635ab6714232caaf8e125fa785405b8"),
     paths.IMAGE.unconditional: (ImageConfig, "50c3ff033847aefe90484d8d56880a0d5280649019e7ee86deedebcf7207d3ae"),
     paths.IMAGE.classifier: (ClassifierConfig, "43a759ba94b74b023dd0c8907dc701c1a78c162a0392efc7101187e683a7a0cc"),
     paths.AUDIO.weights: (AudioConfig, "e9c8bb9ba541e8ac9b11da1c3293ec3099495e96bc8ba4d29ff4c2ab38ff48f7"),

@@ -29,7 +29,7 @@ When = Callable[[int, float], bool]  # of the training images seen and the secon
 VARIANTS: dict[str, dict] = {
     "default": {},
     "unconditional": {"classes": 0},
-    "shallow: 2 and 3 hidden convolutions, not 4 and 4": {"generator_depth": 2, "discriminator_depth": 3},
+    "deep: 4 and 4 hidden convolutions, not 3 and 3": {"generator_depth": 4, "discriminator_depth": 4},
     "a hidden layer at 28x28": {"generator_output": "convolution"},
     "ten times the gradient penalty": {"r1_weight": 10 * ImageConfig().r1_weight},
     "no gradient penalty": {"r1_weight": 0.0},
@@ -202,7 +202,7 @@ class OwnDCGAN:
 
     def sample(self, count: int, seed: int) -> Tensor:
         """Digits of the averaged generator, uint8 (count, 1, 28, 28)."""
-        return self.scorer.sample(self.run.average, count, seed)[0]
+        return self.scorer.sample(self.run.average, count, seed, latent_std=1.0)[0]
 
 
 class Tutorial:

@@ -2,7 +2,7 @@
 
 Strided convolutions down, transposed convolutions up, no pooling and no hidden dense layer; batch norm, ReLU and tanh
 in the generator, LeakyReLU in the discriminator. The sides are 4 -> 7 -> 14 -> 28, so no computed pixel is cropped
-away. One more convolution in each network adds depth at 7x7, where it is cheap.
+away. A `depth` of 4 adds a convolution at 7x7, where it is cheap.
 
 Both networks also receive the digit that is asked for, one-hot. The discriminator is the simplest projection
 discriminator (Miyato and Koyama 2018, https://arxiv.org/abs/1802.05637, eq. 3). With `classes` = 0 the one-hot vector
@@ -20,22 +20,21 @@ from src.config import ImageConfig
 
 
 class Generator(nn.Module):
-    """Latent (batch, latent_dim), standard normal, and one-hot digit (batch, classes) -> image (batch, 1, 28, 28) in
-    [-1, 1]."""
+    """Latent (batch, latent_dim), standard normal in training, and one-hot digit (batch, classes) -> image (batch, 1,
+    28, 28) in [-1, 1]."""
 
     def __init__(self, latent_dim: int, classes: int, width: int, depth: int, output: str):
         super().__init__()
         self.latent_dim = latent_dim
         self.classes = classes
-        channels, side = (4 * width, 7) if depth == 2 else (8 * width, 4)
         # The paper's first transposed convolution has a single input pixel; it is the same as this matrix product.
-        self.project = nn.Linear(latent_dim + classes, channels * side**2, bias=False)
+        self.project = nn.Linear(latent_dim + classes, 8 * width * 16, bias=False)
         self.layers = nn.Sequential(
-            nn.Unflatten(1, (channels, side, side)),
-            nn.BatchNorm2d(channels),
+            nn.Unflatten(1, (8 * width, 4, 4)),
+            nn.BatchNorm2d(8 * width),
             nn.ReLU(inplace=True),
-            *(_up(8 * width, 4 * width, kernel_size=3) if depth >= 3 else ()),  # (batch, 4 width, 7, 7)
-            *(_refine(4 * width) if depth >= 4 else ()),
+            *_up(8 * width, 4 * width, kernel_size=3),  # (batch, 4 width, 7, 7)
+            *(_refine(4 * width) if depth == 4 else ()),
             *_up(4 * width, 2 * width),  # (batch, 2 width, 14, 14)
             *_output(2 * width, output),  # (batch, 1, 28, 28)
             nn.Tanh(),
@@ -56,7 +55,7 @@ class Discriminator(nn.Module):
         self.layers = nn.Sequential(
             *_down(1, width, outer_norm),  # (batch, width, 14, 14)
             *_down(width, 2 * width, norm),  # (batch, 2 width, 7, 7)
-            *(_same(2 * width, norm) if depth >= 4 else ()),
+            *(_same(2 * width, norm) if depth == 4 else ()),
             *_down(2 * width, 4 * width, norm),  # (batch, 4 width, 3, 3)
             *_with_norm(nn.Conv2d(4 * width, 1 + classes, kernel_size=3), outer_norm),  # (batch, 1 + classes, 1, 1)
             nn.Flatten(),

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from src import classifiers, files, metrics, paths, runtime
-from src.config import IMAGE_PROFILES, SAMPLE_GRID_SIDE, SPLITS, ClassifierConfig, EvaluationConfig
+from src.config import IMAGE_PROFILES, LATENT_STD, SAMPLE_GRID_SIDE, SPLITS, ClassifierConfig, EvaluationConfig
 from src.errors import CheckpointError, DataError, DownloadError
 from src.image import classifier, dcgan, generate
 from src.image.data import Digits, load_mnist
@@ -54,13 +54,16 @@ class Scorer:
         self.features, self.logits = classifier.describe(self.classifier, real.images)
 
     def score_checkpoint(self, model: dcgan.Generator) -> dict[str, float]:
-        """FID and Inception Score of the images of the first seed: the scores of a checkpoint."""
-        return self.score(self.sample(model, self.config.count, self.config.seeds[0])[0])
+        """FID and Inception Score of the images of the first seed, of latents as in training: the scores of a
+        checkpoint."""
+        return self.score(self.sample(model, self.config.count, self.config.seeds[0], latent_std=1.0)[0])
 
-    def sample(self, model: dcgan.Generator, count: int, seed: int) -> tuple[Tensor, Tensor | None]:
+    def sample(
+        self, model: dcgan.Generator, count: int, seed: int, latent_std: float = LATENT_STD
+    ) -> tuple[Tensor, Tensor | None]:
         """Images to be scored, uint8 (count, 1, 28, 28), and the digits (count,) that were asked for, if any."""
         digits = generate.draw_digits(count, seed, self.training_labels) if model.classes else None
-        return generate.sample(model, count, seed, digits), digits
+        return generate.sample(model, count, seed, digits, latent_std), digits
 
     def score(self, images: Tensor) -> dict[str, float]:
         """FID and Inception Score of uint8 images (count, 1, 28, 28)."""
@@ -171,6 +174,7 @@ def _describe_protocol(config: EvaluationConfig, test: Digits, held_out: int) ->
         "reference": f"{len(test):,} test digits",
         "count": config.count,
         "seeds": list(config.seeds),
+        "latent_std": LATENT_STD,
         "real": f"{held_out:,} official training digits held out of all training",
         "features_mnist": "reference classifier, 128-d penultimate layer",
         "features_inception": "torch-fidelity InceptionV3, 2048-d",

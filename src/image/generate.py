@@ -10,21 +10,22 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from src import files, runtime
-from src.config import check_number
+from src.config import LATENT_STD, check_number
 from src.errors import UsageError
 from src.image.data import to_pixels
 from src.image.dcgan import Generator, one_hot
 
 
-def draw_latents(count: int, latent_dim: int, seed: int = 0) -> Tensor:
-    """Standard normal latents (count, latent_dim). Row i depends on (seed, i) alone.
+def draw_latents(count: int, latent_dim: int, seed: int = 0, std: float = LATENT_STD) -> Tensor:
+    """Normal latents (count, latent_dim) of mean 0 and standard deviation `std`. Row i depends on (seed, i) alone.
 
     Raises:
         UsageError: `count` below 1 or a negative `seed`.
     """
     if count < 1:
         raise UsageError(f"count is {count}: it must be at least 1")
-    return torch.stack([torch.randn(latent_dim, generator=runtime.random_stream(seed, row)) for row in range(count)])
+    rows = [torch.randn(latent_dim, generator=runtime.random_stream(seed, row)) for row in range(count)]
+    return std * torch.stack(rows)
 
 
 def draw_digits(count: int, seed: int = 0, labels: Tensor | None = None) -> Tensor:
@@ -49,15 +50,22 @@ def decode(model: Generator, latents: Tensor, digits: Tensor, batch_size: int = 
     return torch.cat([to_pixels(model(latent.to(device), digit.to(device))).cpu() for latent, digit in batches])
 
 
-def sample(model: Generator, count: int, seed: int = 0, digits: int | Sequence[int] | Tensor | None = None) -> Tensor:
+def sample(
+    model: Generator,
+    count: int,
+    seed: int = 0,
+    digits: int | Sequence[int] | Tensor | None = None,
+    latent_std: float = LATENT_STD,
+) -> Tensor:
     """Generate digits: uint8 (count, 1, 28, 28). Image i depends on (seed, i) and on its digit alone.
 
-    `digits` is one digit, or one for each image. None: all ten are equally likely.
+    `digits` is one digit, or one for each image. None: all ten are equally likely. `latent_std` is the standard
+    deviation of the latents.
 
     Raises:
         UsageError: invalid arguments, or a digit is asked of an unconditional generator.
     """
-    latents = draw_latents(count, model.latent_dim, seed)
+    latents = draw_latents(count, model.latent_dim, seed, latent_std)
     digits = draw_digits(count, seed) if digits is None else _check_digits(model, digits, count)
     return decode(model, latents, one_hot(digits, model.classes))
 

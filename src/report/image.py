@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
 
 from src import paths
-from src.config import EQUAL_IMAGES, FID_REACHED, FULL_TRAINING_DIGITS
+from src.config import EQUAL_IMAGES, FID_REACHED, FULL_TRAINING_DIGITS, SAMPLE_GRID_SIDE
 from src.errors import CheckpointError
 from src.figures import BLUE, GREY, ORANGE, WIDTH, save_themes
 from src.files import load_json, save_picture
@@ -69,6 +69,7 @@ def template_values(run_paths: paths.ImagePaths) -> dict[str, str | int]:
         ablation_scores=_if_measured(run_paths.ablation, ablation_scores, "ablate"),
         speed=_if_measured(run_paths.benchmark, partial(speed_text, epochs=metrics["training"]["epochs"]), "bench"),
         protocol=protocol_text(metrics),
+        image_latent_std=f"{protocol['latent_std']:g}",
         image_machine=machine_line(protocol["machine"]),
         benchmark_machine=_if_measured(run_paths.benchmark, _machine, "bench"),
         ablation_machine=_if_measured(run_paths.ablation, _machine, "ablate"),
@@ -88,9 +89,10 @@ def write_figures(run_paths: paths.ImagePaths) -> list[Path]:
     metrics = load_json(run_paths.metrics)
     written = save_themes(run_paths.figures / "image_scores.png", lambda: score_curves(metrics))
     written += save_themes(run_paths.figures / "image_losses.png", lambda: loss_curves(metrics["training"]["losses"]))
-    samples = run_paths.figures / "image_samples.png"
-    save_picture(samples, best_samples(run_paths, best_epoch(metrics)))
-    return [*written, samples]
+    samples, progress = (run_paths.figures / f"image_{name}.png" for name in ("samples", "progress"))
+    save_picture(samples, saved_grid(run_paths, best_epoch(metrics)))
+    save_picture(progress, progress_strip(run_paths, metrics["checkpoints"]))
+    return [*written, samples, progress]
 
 
 def best_epoch(metrics: dict) -> int:
@@ -242,7 +244,8 @@ def protocol_text(metrics: dict) -> str:
             f"- Data: {protocol['data']}. Training on the first 50,000 of the official 60,000 training digits, choices "
             "on the other 10,000.",
             f"- Images: {protocol['count']:,} from the averaged generator, one random stream each, rounded to 8 bits; "
-            f"seeds {', '.join(map(str, protocol['seeds']))}.",
+            f"seeds {', '.join(map(str, protocol['seeds']))}. The latents have a standard deviation of "
+            f"{protocol['latent_std']:g}; of 1, as in training, where checkpoints, variants and tutorials are scored.",
             f"- FID: Fréchet distance in float64. KID: {subsets} subsets of {size}. Inception Score: "
             f"{protocol['splits']} splits. Precision and recall: {protocol['neighbours']} nearest neighbours.",
         ]
@@ -289,8 +292,14 @@ def loss_curves(losses: list[dict]) -> Figure:
     return figure
 
 
-def best_samples(run_paths: paths.ImagePaths, epoch: int) -> np.ndarray:
-    """The saved grid of the published checkpoint: uint8 (height, width)."""
+def progress_strip(run_paths: paths.ImagePaths, checkpoints: list[dict]) -> np.ndarray:
+    """The first row of each checkpoint's grid, one below the other: uint8 (height, width)."""
+    grids = [saved_grid(run_paths, row["epoch"]) for row in checkpoints]
+    return np.concatenate([grid[: len(grid) // SAMPLE_GRID_SIDE] for grid in grids])
+
+
+def saved_grid(run_paths: paths.ImagePaths, epoch: int) -> np.ndarray:
+    """The sample grid of a checkpoint: uint8 (height, width). Raises CheckpointError if it is missing or damaged."""
     path = run_paths.grid(epoch)
     try:
         return np.asarray(Image.open(path))

@@ -80,7 +80,7 @@ def stem_rows(metrics: dict) -> list[list[str]]:
     def sure(metric: Metric) -> str:
         bounds = [bound for row in final.values() for bound in row["interval"].get(metric) or [row[metric]]]
         return (
-            f"medians over {metrics['protocol']['tracks']} tracks; 95 % intervals from {metric.format(min(bounds))} "
+            f"medians over {metrics['protocol']['tracks']} tracks; 95 % intervals within {metric.format(min(bounds))} "
             f"to {metric.format(max(bounds))}"
         )
 

@@ -74,8 +74,7 @@ SOUNDS = {  # codec and sample rate in Hz for each suffix
     "mkv": ("libopus", 48_000),
 }
 OTHERS = ("DCGAN.pt", "VAE.pt", "DCGAN.safetensors", "VAE.safetensors", "IDX.gz", "IDX")
-SMALL_IMAGE = ImageConfig(latent_dim=2, generator_width=1, generator_depth=2, discriminator_width=1,
-                          discriminator_depth=3)  # fmt: skip
+SMALL_IMAGE = ImageConfig(latent_dim=2, generator_width=1, discriminator_width=1)
 SMALL_AUDIO = AudioConfig(mel_bands=8, latent_dim=2, mel_channels=1, mel_hidden=2, fine_channels=1)
 DIGITS = 10  # images in the small MNIST
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torchvision.utils import make_grid
 
-from src.config import MAX_SEED, ImageConfig
+from src.config import LATENT_STD, MAX_SEED, ImageConfig
 from src.errors import OutputError, UsageError
 from src.image import dcgan, generate
 
@@ -111,11 +111,12 @@ def test_sampling_leaves_the_global_random_state_alone(generator):
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_latents_are_standard_normal():
-    latents = generate.draw_latents(2000, 50)
+def test_latents_are_normal_with_the_asked_deviation():
+    latents = generate.draw_latents(2000, 50, std=0.5)
     assert latents.mean().item() == pytest.approx(0, abs=0.01)
-    assert latents.std().item() == pytest.approx(1, abs=0.01)
-    assert abs((latents[:-1] * latents[1:]).mean().item()) < 0.01  # neighbours are not correlated
+    assert latents.std().item() == pytest.approx(0.5, abs=0.005)
+    torch.testing.assert_close(generate.draw_latents(20, 50), 2 * LATENT_STD * latents[:20])
+    assert abs((latents[:-1] * latents[1:]).mean().item()) < 0.0025  # neighbours are not correlated
 
 
 @pytest.mark.parametrize(

@@ -125,9 +125,9 @@ def test_the_ablation_shows_mean_and_deviation_over_seeds():
     runs = [{"scores": SCORES, "fid_mnist_no_average": 5.0}, {"scores": better, "fid_mnist_no_average": 6.0}]
     seen = {"default": [64_000, 96_000], "unconditional": [320_000, None]}
     rows = [{"variant": "default", "runs": runs}]
-    protocol = {"images": 320_000, "default": {"epochs": 38}}
+    protocol = {"images": 320_000, "default": {"epochs": 50}}
     text = image.ablation_text({"protocol": protocol, "rows": rows, "images_to_fid_1": seen})
-    assert "It saw 320,000 training images, repeats counted (the published training: 1,900,000)" in text
+    assert "It saw 320,000 training images, repeats counted (the published training: 2,500,000)" in text
     assert "| default | 1.50 ± 0.71 | 5.50 ± 0.71 |" in text
     assert "seed: 64,000, 96,000 with labels; 320,000, not reached without, in longer trainings." in text
 
@@ -173,7 +173,7 @@ def test_figures_are_written_from_the_committed_files(tmp_path):
     written = results.write(
         paths.ImagePaths("full", tmp_path), paths.AudioPaths("full", tmp_path), tmp_path / "RESULTS.md"
     )
-    assert len(written) == 16 and all(path.is_file() for path in written)
+    assert len(written) == 17 and all(path.is_file() for path in written)
     for path in written:
         committed = paths.ROOT / path.relative_to(tmp_path)
         if path.suffix == ".png":
@@ -214,5 +214,5 @@ def test_the_summary_names_the_stems_that_an_estimated_phase_serves_clearly_bett
         for stem, bounds in guessed.items()
     }
     rows = summary.stem_rows({"protocol": {"tracks": 50}, "final": final, "baselines": baselines})
-    assert rows[0][3] == "medians over 50 tracks; 95 % intervals from 18.00 to 19.00"
+    assert rows[0][3] == "medians over 50 tracks; 95 % intervals within 18.00 to 19.00"
     assert rows[1][2].endswith("1.20 to 2.60; better in drums, vocals")  # bass: the intervals overlap

@@ -69,6 +69,7 @@ def template_values(run_paths: paths.ImagePaths) -> dict[str, str | int]:
         protocol=protocol_text(metrics),
         image_latent_std=f"{protocol['latent_std']:g}",
         image_machine=machine_line(protocol["machine"]),
+        benchmark_command=_if_measured(run_paths.benchmark, _benchmark_command, "bench"),
         benchmark_machine=_if_measured(run_paths.benchmark, _machine, "bench"),
         ablation_machine=_if_measured(run_paths.ablation, _machine, "ablate"),
     )
@@ -76,6 +77,10 @@ def template_values(run_paths: paths.ImagePaths) -> dict[str, str | int]:
 
 def _if_measured(path: Path, text: Callable[[dict], str], command: str) -> str:
     return text(load_json(path)) if path.is_file() else f"Not measured yet: `python -m src image {command}`."
+
+
+def _benchmark_command(benchmark: dict) -> str:
+    return f"`python -m src image bench --minutes {benchmark['protocol']['minutes']:g} --overwrite`"
 
 
 def _machine(measured: dict) -> str:

@@ -184,7 +184,7 @@ def benchmark_text(benchmark: dict) -> str:
 
 def _minutes_to_reach(scores: list[dict], fid: float) -> str:
     seconds = next((score["seconds"] for score in scores if score[FID] <= fid), None)
-    return f"{seconds / 60:.1f}" if seconds is not None else "not reached"
+    return f"at most {seconds / 60:.1f}" if seconds is not None else "not reached"
 
 
 def ablation_text(ablation: dict) -> str:

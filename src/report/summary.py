@@ -6,6 +6,7 @@ from src import paths
 from src.config import STEMS
 from src.files import load_json
 from src.metric_tables import (
+    BD_RATE,
     DIGIT_ACCURACY,
     FID,
     FRECHET,
@@ -49,26 +50,27 @@ def digit_rows(metrics: dict) -> list[list[str]]:
         [
             "Are the digits, as a set, like MNIST's test digits? (FID)",
             FID.format(final[FID]["mean"]),
-            f"random training digits {FID.format(random_training['test'])}",
+            f"random training digits {FID.format(random_training['test'])}; held-out digits "
+            f"{FID.format(references['validation']['test'])}",
             sure(FID),
         ],
         [
             "Is a digit the one that was asked for?",
             DIGIT_ACCURACY.format(final[DIGIT_ACCURACY]["mean"]),
-            f"real digits read as labelled {DIGIT_ACCURACY.format(final[DIGIT_ACCURACY]['real'])}",
+            f"test digits read as labelled {DIGIT_ACCURACY.format(final[DIGIT_ACCURACY]['real'])}",
             sure(DIGIT_ACCURACY),
         ],
         [
             "Is all of MNIST's variety there? (recall)",
             RECALL.format(final[RECALL]["mean"]),
-            f"real digits {RECALL.format(final[RECALL]['real'])}",
+            f"held-out digits {RECALL.format(final[RECALL]['real'])}",
             sure(RECALL),
         ],
         [
-            "Are the digits copies? (distance to the nearest training digit, in grey levels of 255)",
-            f"{near['median_distance_generated']:.1f}",
-            f"real test digits {near['median_distance_test']:.1f}",
-            f"median of {near['count']:,}",
+            "Are the digits copies? (least distances to a training digit, in grey levels of 255)",
+            f"{near['percentile_1_distance_generated']:.1f}",
+            f"test digits {near['percentile_1_distance_test']:.1f}",
+            f"1st percentile of {near['count']:,}",
         ],
     ]
 
@@ -86,10 +88,10 @@ def stem_rows(metrics: dict) -> list[list[str]]:
 
     rows = [
         [
-            "How close is a regenerated stem to the original? (SDR, set by a target)",
-            f"{_range(SDR, final.values())} dB",
-            f"silence 0 dB; the latents carry {_range(RATE, final.values())} kbit/s",
-            sure(SDR),
+            f"At which rate does a regenerated stem have an SDR of {_range(SDR, final.values())} dB?",
+            f"{_range(RATE, final.values())} kbit/s",
+            f"beside the same model without its learned part: {_bd_rates(metrics['bd_rate'])} (BD-rate)",
+            sure(RATE),
         ]
     ]
     model, guessed = ([baselines[stem][key] for stem in STEMS] for key in ("model", "griffin_lim_decoded_mel"))
@@ -99,8 +101,9 @@ def stem_rows(metrics: dict) -> list[list[str]]:
             [
                 "How does it sound? (opinion score from 1 to 5, predicted)",
                 _range(OPINION, model),
-                f"the mel latent alone, with an estimated phase: {_range(OPINION, guessed)}; "
-                f"better in {', '.join(lower) or 'no stem'}",
+                f"the mel latent alone, with an estimated phase: {_range(OPINION, guessed)}, "
+                f"more than the model in {' and '.join(lower) or 'no stem'}; the model with fill: "
+                f"{_range(OPINION, [baselines[stem]['model_filled'] for stem in STEMS])}",
                 sure(OPINION),
             ]
         )
@@ -111,6 +114,12 @@ def _range(metric: Metric, rows: Iterable[dict]) -> str:
     """The least and the greatest value over the stems."""
     values = [row[metric] for row in rows]
     return f"{metric.format(min(values))} to {metric.format(max(values))}"
+
+
+def _bd_rates(rows: dict) -> str:
+    """The least and the greatest saving over the stems; "undefined" if no curves have enough in common."""
+    medians = [row["median"] for row in rows.values() if row["median"] is not None]
+    return f"{BD_RATE.format(max(medians))} to {BD_RATE.format(min(medians))} %" if medians else "undefined"
 
 
 def _below(metric: Metric, row: dict, other: dict) -> bool:
@@ -134,8 +143,16 @@ def clip_rows(metrics: dict) -> list[list[str]]:
             f"± {metric.format(deviation)} over {seeds} seeds",
         ]
 
+    near = metrics["nearest"]
+    least = {name: f"{near[name]['log_mel_db']['percentile_1']:.1f}" for name in ("generated", "real", "copies")}
     return [
         row("Is generated sound like real stems? (Fréchet distance)", FRECHET),
         row("Is it the stem that was asked for?", RECOGNISED),
         row("Is the variety of real stems there? (recall)", RECALL_OF_CLIPS),
+        [
+            "Are the generated stems copies? (least distances to a training excerpt, in dB)",
+            least["generated"],
+            f"test excerpts {least['real']}; copies {least['copies']}",
+            "1st percentile over all stems, first seed",
+        ],
     ]

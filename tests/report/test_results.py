@@ -117,7 +117,7 @@ def test_the_comparison_reads_equal_images_equal_time_and_time_to_a_score(monkey
     )
     assert "| fast | 400 | 3.00 | 2.00 |" in text
     assert "| slow | 42 | - | 9.00 |" in text
-    assert "Minutes to an FID of 2: fast 4.0; slow not reached." in text
+    assert "Minutes to an FID of 2: fast at most 4.0; slow not reached." in text
 
 
 def test_the_ablation_shows_mean_and_deviation_over_seeds():
@@ -187,19 +187,23 @@ def test_the_summary_has_a_row_for_each_question_with_its_yardstick():
         name: {metric: [value, 0.25] for metric in ("frechet_distance", "recognised", "recall")}
         for name, value in (("generated", 2.0), ("training", 0.5), ("real", 0.25))
     }
-    rows = summary.clip_rows({"scores": scores, "protocol": {"seeds": [0, 1]}})
+    nearest = {
+        name: {"log_mel_db": {"median": 9.0, "percentile_1": value}}
+        for name, value in (("generated", 5.0), ("real", 6.0), ("copies", 2.0))
+    }
+    rows = summary.clip_rows({"scores": scores, "protocol": {"seeds": [0, 1]}, "nearest": nearest})
     assert [row[1:] for row in rows] == [
         ["2.00", "training excerpts 0.50; test excerpts 0.25", "± 0.25 over 2 seeds"],
         ["2.000", "training excerpts 0.500; test excerpts 0.250", "± 0.250 over 2 seeds"],
         ["2.00", "training excerpts 0.50; test excerpts 0.25", "± 0.25 over 2 seeds"],
+        ["5.0", "test excerpts 6.0; copies 2.0", "1st percentile over all stems, first seed"],
     ]
     assert all(len(row) == len(summary.HEADER) for row in rows)
 
 
 def test_the_summary_names_the_stems_that_an_estimated_phase_serves_clearly_better():
     final = {
-        stem: {"sdr_museval_db": 18.5, "rate_kbit_s": 2.0, "interval": {"sdr_museval_db": [18.0, 19.0]}}
-        for stem in STEMS
+        stem: {"sdr_museval_db": 18.5, "rate_kbit_s": 2.0, "interval": {"rate_kbit_s": [1.5, 3.0]}} for stem in STEMS
     }
     final = {
         stem: row | {"zimtohrli_mos": 2.0, "interval": row["interval"] | {"zimtohrli_mos": [1.8, 2.2]}}
@@ -209,10 +213,17 @@ def test_the_summary_names_the_stems_that_an_estimated_phase_serves_clearly_bett
     baselines = {
         stem: {
             "model": final[stem],
+            "model_filled": {"zimtohrli_mos": 3.0},
             "griffin_lim_decoded_mel": {"zimtohrli_mos": sum(bounds) / 2, "interval": {"zimtohrli_mos": bounds}},
         }
         for stem, bounds in guessed.items()
     }
-    rows = summary.stem_rows({"protocol": {"tracks": 50}, "final": final, "baselines": baselines})
-    assert rows[0][3] == "medians over 50 tracks; 95 % intervals within 18.00 to 19.00"
-    assert rows[1][2].endswith("1.20 to 2.60; better in drums, vocals")  # bass: the intervals overlap
+    saved = {stem: {"median": median} for stem, median in zip(STEMS, (-8.0, None, -20.0, -12.0), strict=True)}
+    rows = summary.stem_rows({"protocol": {"tracks": 50}, "final": final, "baselines": baselines, "bd_rate": saved})
+    assert rows[0] == [
+        "At which rate does a regenerated stem have an SDR of 18.50 to 18.50 dB?",
+        "2.00 to 2.00 kbit/s",
+        "beside the same model without its learned part: -8.0 to -20.0 % (BD-rate)",
+        "medians over 50 tracks; 95 % intervals within 1.50 to 3.00",
+    ]
+    assert "1.20 to 2.60, more than the model in drums and vocals;" in rows[1][2]  # bass: the intervals overlap

@@ -154,7 +154,7 @@ def _waves(time: Tensor) -> Tensor:
 def solve(velocity: Velocity, points: Tensor, steps: int, begin: float = 0.0) -> Tensor:
     """Follow `velocity` from `points` at time `begin` to time 1 in `steps` equal steps of the midpoint method.
 
-    Exact if the velocity is a polynomial of degree 1 in time along each trajectory. Two evaluations a step.
+    Exact if the velocity depends on time alone, linearly; of second order otherwise. Two evaluations a step.
 
     Raises:
         ValueError: fewer than 1 step.

@@ -106,7 +106,8 @@ def zimtohrli_mos(reference: np.ndarray, estimate: np.ndarray, sample_rate: int)
     """Mean opinion score from 1 (bad) to 5 (excellent) that Zimtohrli predicts for an estimate (samples,), at 48 kHz.
     None if its package is not installed: it has no wheels for macOS.
 
-    Zimtohrli is a psychoacoustic model that was not fitted to music (https://github.com/google/zimtohrli).
+    Zimtohrli (Alakuijala et al. 2025, https://arxiv.org/abs/2509.26133) compares spectrograms as the ear resolves them,
+    aligned in time; the phase hardly counts.
     """
     if not (zimtohrli := _zimtohrli()):
         return None

@@ -112,6 +112,7 @@ def evaluate(
     Returns `protocol`; `final` (each metric's mean and standard deviation over seeds, and `real`, the same metric of
     held-out training digits; the Inception Score and the accuracy of the requested digit compare with nothing, so their
     `real` is that of the test digits); `fid_references` (FID of real and generated digits against both held-out sets);
+    `fid_spread` (FIDs of several seeds, and of several sets of training digits, against the validation digits);
     `neighbours` (distances to the nearest training digit); and `not_measured` (reasons).
 
     Raises:
@@ -133,6 +134,7 @@ def evaluate(
             final |= _inception_metrics(network, [images for images, _ in sets], held_out.images, test.images, config)
         bar.update()
         references = _fid_references(model, sets[0][0], train, held_out, scorer)
+        spread = _fid_spread(model, train, held_out, scorer)
         neighbours = _memorisation(sets[0][0], test, train)
         bar.update()
         if model.classes and config.classifier_epochs:
@@ -144,6 +146,7 @@ def evaluate(
         "protocol": _describe_protocol(config, test, len(held_out)),
         "final": final,
         "fid_references": references,
+        "fid_spread": spread,
         "neighbours": neighbours,
         "not_measured": not_measured,
     }
@@ -159,7 +162,7 @@ def remeasure(run_paths: paths.ImagePaths = paths.IMAGE) -> Iterator[tuple[str, 
     recorded = files.load_json(run_paths.metrics)["final"]
     if not load_mnist("test").complete:
         raise DataError("the recorded numbers were measured on MNIST, which is not here: run python -m src data")
-    protocol = replace(IMAGE_PROFILES["full"][1], classifier_epochs=0)  # whose trainings take minutes
+    protocol = replace(IMAGE_PROFILES["full"][1], classifier_epochs=0, spread_seeds=0)  # which take minutes
     measured = evaluate(dcgan.load_model(run_paths.weights), protocol)["final"]
     for metric in IMAGE_METRICS:
         if metric in measured:  # not those that need a download or a training
@@ -247,6 +250,21 @@ def _fid_references(
         }
         for name, own in features.items()
     }
+
+
+def _fid_spread(model: dcgan.Generator, train: Digits, validation: Digits, scorer: Scorer) -> dict[str, list[float]]:
+    """FID against the validation digits of the digits of each of several seeds, and of as many random sets of training
+    digits."""
+    config = scorer.config
+    against, _ = classifier.describe(scorer.classifier, validation.images)
+    fids: dict[str, list[float]] = {"generated": [], "random_training": []}
+    for seed in range(config.seeds[0], config.seeds[0] + config.spread_seeds):
+        chosen = torch.randperm(len(train), generator=runtime.random_stream(seed))[: config.count]
+        generated, _ = scorer.sample(model, config.count, seed)
+        for name, images in (("generated", generated), ("random_training", train.images[chosen])):
+            features, _ = classifier.describe(scorer.classifier, images)
+            fids[name].append(metrics.frechet_distance(against, features))
+    return fids
 
 
 def _memorisation(generated: Tensor, test: Digits, train: Digits) -> dict:

@@ -48,8 +48,8 @@ def template_values(run_paths: paths.ImagePaths) -> dict[str, str | int]:
         unconditional=unconditional_table(metrics),
         recall=RECALL.format(metrics["final"][RECALL]["mean"]),
         recall_real=RECALL.format(metrics["final"][RECALL]["real"]),
-        fid_validation=FID.format(metrics["fid_references"]["generated"]["validation"]),
-        fid_validation_real=FID.format(metrics["fid_references"]["random_training"]["validation"]),
+        fid_seeds=len(metrics["fid_spread"]["generated"]),
+        **{f"fid_spread_{of}": _spread(metrics["fid_spread"][of]) for of in ("generated", "random_training")},
         misread=f"{1 - metrics['final'][DIGIT_ACCURACY]['mean']:.2%}",
         misread_real=f"{1 - metrics['final'][DIGIT_ACCURACY]['real']:.2%}",
         kid_real=KID.format(metrics["final"][KID]["real"]),
@@ -73,6 +73,10 @@ def template_values(run_paths: paths.ImagePaths) -> dict[str, str | int]:
         benchmark_machine=_if_measured(run_paths.benchmark, _machine, "bench"),
         ablation_machine=_if_measured(run_paths.ablation, _machine, "ablate"),
     )
+
+
+def _spread(fids: list[float]) -> str:
+    return f"{FID.format(min(fids))} to {FID.format(max(fids))}"
 
 
 def _if_measured(path: Path, text: Callable[[dict], str], command: str) -> str:

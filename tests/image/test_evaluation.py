@@ -26,7 +26,7 @@ def generator() -> dcgan.Generator:
     return dcgan.build_generator(ImageConfig(latent_dim=8, generator_width=4)).eval()
 
 
-SMALL = EvaluationConfig(count=60, seeds=(1, 2), kid_subsets=2, kid_subset_size=20)
+SMALL = EvaluationConfig(count=60, seeds=(1, 2), spread_seeds=3, kid_subsets=2, kid_subset_size=20)
 
 
 def small_scorer() -> evaluation.Scorer:
@@ -66,8 +66,18 @@ def test_evaluation_reports_mean_and_deviation_over_seeds_beside_real_images(sma
     assert "download" in result["not_measured"]["inception"]
 
 
+def test_the_spread_of_fid_over_seeds_is_against_the_validation_digits(small_mnist, generator):
+    spread = evaluation.evaluate(generator, SMALL, progress=False)["fid_spread"]
+    noise = evaluation.load_mnist("validation")
+    against = evaluation.Scorer(Digits(noise.images[:60], noise.labels[:60], "held out"), noise, SMALL)
+    expected = [against.score(against.sample(generator, 60, seed)[0])[FID] for seed in (1, 2, 3)]
+    assert spread["generated"] == pytest.approx(expected)
+    assert len(set(spread["random_training"])) == 3
+    assert max(spread["random_training"]) < min(expected)
+
+
 def test_one_seed_has_no_deviation(small_mnist, generator):
-    one = EvaluationConfig(count=60, seeds=(1,), kid_subsets=2, kid_subset_size=20)
+    one = EvaluationConfig(count=60, seeds=(1,), spread_seeds=0, kid_subsets=2, kid_subset_size=20)
     assert evaluation.evaluate(generator, one, progress=False)["final"]["fid_mnist"]["std"] is None
 
 

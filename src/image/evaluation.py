@@ -110,8 +110,8 @@ def evaluate(
     `inception` requests the Inception metrics too: the path of the network's weights, or "download".
 
     Returns `protocol`; `final` (each metric's mean and standard deviation over seeds, and `real`, the same metric of
-    held-out training digits; the Inception Score and the accuracy of the requested digit compare with nothing, so their
-    `real` is that of the test digits); `fid_references` (FID of real and generated digits against both held-out sets);
+    validation digits; the Inception Score and the accuracy of the requested digit compare with nothing, so their
+    `real` is that of the test digits); `fid_references` (FID of real and generated digits against both sets);
     `fid_spread` (FIDs of several seeds, and of several sets of training digits, against the validation digits);
     `neighbours` (distances to the nearest training digit); and `not_measured` (reasons).
 
@@ -178,7 +178,7 @@ def _describe_protocol(config: EvaluationConfig, test: Digits, held_out: int) ->
         "count": config.count,
         "seeds": list(config.seeds),
         "latent_std": LATENT_STD,
-        "real": f"{held_out:,} official training digits held out of all training",
+        "real": f"{held_out:,} validation digits",
         "features_mnist": "reference classifier, 128-d penultimate layer",
         "features_inception": "torch-fidelity InceptionV3, 2048-d",
         "neighbours": config.neighbours,

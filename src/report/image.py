@@ -142,7 +142,7 @@ def reference_table(metrics: dict) -> str:
     references = metrics["fid_references"]
     names = {
         "random_training": "random training digits",
-        "validation": "validation digits (held out)",
+        "validation": "validation digits",
         "generated": "generated digits of the first seed, as frequent as in training",
         "generated_equally": "the same, all ten digits equally frequent",
     }

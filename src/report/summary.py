@@ -45,14 +45,15 @@ def digit_rows(metrics: dict) -> list[list[str]]:
     def sure(metric: Metric) -> str:
         return f"± {metric.format(final[metric]['std'])} over {seeds} seeds"
 
-    near = metrics["neighbours"]
+    near, fids = metrics["neighbours"], metrics["fid_spread"]["generated"]
+    spread = [FID.format(bound) for bound in (min(fids), max(fids))]
     return [
         [
             "Are the digits, as a set, like MNIST's test digits? (FID)",
             FID.format(final[FID]["mean"]),
-            f"random training digits {FID.format(random_training['test'])}; held-out digits "
+            f"random training digits {FID.format(random_training['test'])}; validation digits "
             f"{FID.format(references['validation']['test'])}",
-            sure(FID),
+            f"{sure(FID)}; {spread[0]} to {spread[1]} for {len(fids)} seeds, against the validation digits",
         ],
         [
             "Is a digit the one that was asked for?",
@@ -63,7 +64,7 @@ def digit_rows(metrics: dict) -> list[list[str]]:
         [
             "Is all of MNIST's variety there? (recall)",
             RECALL.format(final[RECALL]["mean"]),
-            f"held-out digits {RECALL.format(final[RECALL]['real'])}",
+            f"validation digits {RECALL.format(final[RECALL]['real'])}",
             sure(RECALL),
         ],
         [
@@ -89,8 +90,9 @@ def stem_rows(metrics: dict) -> list[list[str]]:
     rows = [
         [
             f"At which rate does a regenerated stem have an SDR of {_range(SDR, final.values())} dB?",
-            f"{_range(RATE, final.values())} kbit/s",
-            f"beside the same model without its learned part: {_bd_rates(metrics['bd_rate'])} (BD-rate)",
+            f"{_range_over_stems(RATE, final)} kbit/s",
+            "beside the same model with the learned part of z_fine off, not trained anew: "
+            f"{_bd_rates(metrics['bd_rate'])} (BD-rate)",
             sure(RATE),
         ]
     ]
@@ -100,7 +102,7 @@ def stem_rows(metrics: dict) -> list[list[str]]:
         rows.append(
             [
                 "How does it sound? (opinion score from 1 to 5, predicted)",
-                _range(OPINION, model),
+                _range_over_stems(OPINION, dict(zip(STEMS, model, strict=True))),
                 f"the mel latent alone, with an estimated phase: {_range(OPINION, guessed)}, "
                 f"more than the model in {' and '.join(lower) or 'no stem'}; the model with fill: "
                 f"{_range(OPINION, [baselines[stem]['model_filled'] for stem in STEMS])}",
@@ -120,6 +122,12 @@ def _bd_rates(rows: dict) -> str:
     """The least and the greatest saving over the stems; "undefined" if no curves have enough in common."""
     medians = [row["median"] for row in rows.values() if row["median"] is not None]
     return f"{BD_RATE.format(max(medians))} to {BD_RATE.format(min(medians))} %" if medians else "undefined"
+
+
+def _range_over_stems(metric: Metric, rows: dict[str, dict]) -> str:
+    """The least and the greatest value over the stems, each with its stem."""
+    low, high = (choose(rows, key=lambda stem: rows[stem][metric]) for choose in (min, max))
+    return f"{metric.format(rows[low][metric])} ({low}) to {metric.format(rows[high][metric])} ({high})"
 
 
 def _below(metric: Metric, row: dict, other: dict) -> bool:
@@ -144,13 +152,13 @@ def clip_rows(metrics: dict) -> list[list[str]]:
         ]
 
     near = metrics["nearest"]
-    least = {name: f"{near[name]['log_mel_db']['percentile_1']:.1f}" for name in ("generated", "real", "copies")}
+    least = {name: f"{near[name]['features']['percentile_1']:.2f}" for name in ("generated", "real", "copies")}
     return [
         row("Is generated sound like real stems? (Fréchet distance)", FRECHET),
         row("Is it the stem that was asked for?", RECOGNISED),
         row("Is the variety of real stems there? (recall)", RECALL_OF_CLIPS),
         [
-            "Are the generated stems copies? (least distances to a training excerpt, in dB)",
+            "Are the generated stems copies? (least distances to a training excerpt, in the classifier's features)",
             least["generated"],
             f"test excerpts {least['real']}; copies {least['copies']}",
             "1st percentile over all stems, first seed",

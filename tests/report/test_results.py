@@ -140,7 +140,7 @@ def test_references_stand_against_both_sets():
     }
     text = image.reference_table({"fid_references": references})
     assert "| random training digits | 0.100 | 0.200 |" in text
-    assert "| validation digits (held out) | 0.300 | - |" in text
+    assert "| validation digits | 0.300 | - |" in text
     assert "| generated digits of the first seed, as frequent as in training | 0.400 | 0.500 |" in text
 
 
@@ -188,7 +188,7 @@ def test_the_summary_has_a_row_for_each_question_with_its_yardstick():
         for name, value in (("generated", 2.0), ("training", 0.5), ("real", 0.25))
     }
     nearest = {
-        name: {"log_mel_db": {"median": 9.0, "percentile_1": value}}
+        name: {"features": {"median": 9.0, "percentile_1": value}}
         for name, value in (("generated", 5.0), ("real", 6.0), ("copies", 2.0))
     }
     rows = summary.clip_rows({"scores": scores, "protocol": {"seeds": [0, 1]}, "nearest": nearest})
@@ -196,7 +196,7 @@ def test_the_summary_has_a_row_for_each_question_with_its_yardstick():
         ["2.00", "training excerpts 0.50; test excerpts 0.25", "± 0.25 over 2 seeds"],
         ["2.000", "training excerpts 0.500; test excerpts 0.250", "± 0.250 over 2 seeds"],
         ["2.00", "training excerpts 0.50; test excerpts 0.25", "± 0.25 over 2 seeds"],
-        ["5.0", "test excerpts 6.0; copies 2.0", "1st percentile over all stems, first seed"],
+        ["5.00", "test excerpts 6.00; copies 2.00", "1st percentile over all stems, first seed"],
     ]
     assert all(len(row) == len(summary.HEADER) for row in rows)
 
@@ -222,8 +222,8 @@ def test_the_summary_names_the_stems_that_an_estimated_phase_serves_clearly_bett
     rows = summary.stem_rows({"protocol": {"tracks": 50}, "final": final, "baselines": baselines, "bd_rate": saved})
     assert rows[0] == [
         "At which rate does a regenerated stem have an SDR of 18.50 to 18.50 dB?",
-        "2.00 to 2.00 kbit/s",
-        "beside the same model without its learned part: -8.0 to -20.0 % (BD-rate)",
+        "2.00 (drums) to 2.00 (drums) kbit/s",
+        "beside the same model with the learned part of z_fine off, not trained anew: -8.0 to -20.0 % (BD-rate)",
         "medians over 50 tracks; 95 % intervals within 1.50 to 3.00",
     ]
     assert "1.20 to 2.60, more than the model in drums and vocals;" in rows[1][2]  # bass: the intervals overlap

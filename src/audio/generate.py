@@ -12,12 +12,14 @@ from src.audio.reconstruct import log_mel_blocks
 from src.audio.spectrogram import MelSpectrogram
 from src.audio.vae import STRIDE
 from src.audio.water_filling import LOG_POWER_PER_DB, water_level
-from src.config import GUIDANCE, GUIDANCE_TIMES, OPERATING_SDR_DB, SOLVER_STEPS, STEMS
+from src.config import GUIDANCE, GUIDANCE_TIMES, MEL_RANGE_DB, OPERATING_SDR_DB, SOLVER_STEPS, STEMS
 from src.errors import UsageError
 
 MAX_SECONDS = 600
 CONTINUATION_GUIDANCE = 0.5  # weaker than `GUIDANCE`, for a smaller change of level where the new part begins
 CONTEXT = 64  # latent frames at the end of a recording that its continuation depends on
+BEGINNINGS = 8  # of a continuation that are drawn; the one that fits the recording best goes on
+JOINT = 5  # latent frames (0.23 s) on each side of the end of the recording in which a beginning must fit
 PHASE_BLOCK = 2**17  # samples of which the phase is estimated at once: 6 s
 PHASE_OVERLAP = 2**12  # samples of the earlier block that the next one continues
 LIMITER_SECONDS = 0.05  # over which the limiter turns the level down before a peak, and up after it
@@ -88,7 +90,8 @@ def vary(flow: StemFlow, waveform: Tensor, stem: str, strength: float = 0.5, see
 def extend(flow: StemFlow, waveform: Tensor, stem: str, seconds: float = 6.0, seed: int = 0) -> np.ndarray:
     """A recording (samples,) at the flow's sample rate, continued by `seconds` of new sound: float32.
 
-    The new part continues the last 3 seconds, in their style. The recording itself is returned unchanged.
+    The new part continues the last 3 seconds, in their style. Of several beginnings the one is continued at which level
+    and spectrum change least. The recording itself is returned unchanged.
 
     Raises:
         UsageError: an unknown stem, a duration out of range, or a recording that is too short or too long.
@@ -105,18 +108,48 @@ def extend(flow: StemFlow, waveform: Tensor, stem: str, seconds: float = 6.0, se
     known, own_rest = flow.encode(log_mel[:, skipped:])
     begin = part[(EDGE + skipped) * hop :]
 
-    # Known and new frames together.
+    # Known and new frames together, of the row of noise whose beginning fits best.
     frames = flow.spectrogram.frames(len(begin) + samples)
     latent_frames = flow.latent_frames(len(begin) + samples)
-    noise, rest = draw_noise(flow, stem, latent_frames, seed)
-    padded = torch.cat([known, torch.zeros_like(noise[:, known.shape[1] :])], dim=1)
-    is_known = (torch.arange(latent_frames, device=noise.device) < known.shape[1]).float()[None, :, None]
-    latent = solve_stem(flow, stem, flow.style(known), noise, padded, is_known, guidance=CONTINUATION_GUIDANCE)
-    latent = torch.cat([known, latent[:, known.shape[1] :]], dim=1)
-    rest = torch.cat([own_rest, rest[:, known.shape[1] :]], dim=1)
-    decoded = flow.decode(latent, rest, frames)
+    shown = min(latent_frames, known.shape[1] + CONTEXT)
+    rows = [
+        [part[:, :shown].clone() for part in draw_noise(flow, stem, latent_frames, seed, row)]
+        for row in range(BEGINNINGS)
+    ]
+    noise, rest = (torch.cat(parts) for parts in zip(*rows, strict=True))
+    beginnings = _continue(flow, stem, known, own_rest, noise, rest, STRIDE * shown)
+    best = int(_joint_changes(flow, beginnings, STRIDE * known.shape[1]).argmin())
+    noise, rest = draw_noise(flow, stem, latent_frames, seed, best)
+    decoded = _continue(flow, stem, known, own_rest, noise, rest, frames)
     new = mel_to_waveform(flow.spectrogram, decoded[0], len(begin) + samples, begin)[len(begin) :]
     return np.concatenate([waveform.numpy(), limit(new, flow.config.sample_rate)])
+
+
+def _continue(
+    flow: StemFlow, stem: str, known: Tensor, own_rest: Tensor, noise: Tensor, rest: Tensor, frames: int
+) -> Tensor:
+    """Log-mel spectrograms (batch, frames, bands) in dB that begin with the latent `known` (1, latent frames,
+    latent_dim) and the coefficients `own_rest` outside of it, and go on from `noise` and `rest` (batch, latent frames,
+    ...), whose first frames are not used."""
+    batch, length = len(noise), known.shape[1]
+    known, own_rest = known.expand(batch, -1, -1), own_rest.expand(batch, -1, -1)
+    padded = torch.cat([known, torch.zeros_like(noise[:, length:])], dim=1)
+    is_known = torch.zeros_like(noise[..., :1])
+    is_known[:, :length] = 1
+    latent = solve_stem(flow, stem, flow.style(known), noise, padded, is_known, guidance=CONTINUATION_GUIDANCE)
+    latent = torch.cat([known, latent[:, length:]], dim=1)
+    return flow.decode(latent, torch.cat([own_rest, rest[:, length:]], dim=1), frames)
+
+
+def _joint_changes(flow: StemFlow, log_mels: Tensor, joint: int) -> Tensor:
+    """Change at frame `joint` of each log-mel spectrogram (batch, frames, bands), from the frames before to those
+    after: (batch,) squares in dB, of the level plus of the spectrum's mean over bands."""
+    reach = STRIDE * JOINT
+    sides = log_mels[:, max(0, joint - reach) : joint], log_mels[:, joint : joint + reach]
+    powers = [(10 ** (side / 10)).mean(dim=1) @ flow.spectrogram.bandwidths.to(side) for side in sides]
+    level = 10 * (powers[1] / powers[0]).log10()
+    before, after = (side.clamp(min=MEL_RANGE_DB[0]).mean(dim=1) for side in sides)
+    return level.square() + (after - before).square().mean(dim=1)
 
 
 def check_stem(stem: str) -> None:

@@ -143,6 +143,37 @@ def test_a_continuation_begins_with_the_recording_itself(small_flow, tone):
     )
 
 
+def test_the_change_at_a_joint_is_that_of_level_and_spectrum(small_flow):
+    log_mels = torch.full((3, 60, 40), -40.0)
+    log_mels[1, 30:] += 6  # level and every band: 6 dB
+    log_mels[2, 30:] += 30
+    log_mels[2, :30] += 30  # the same on both sides
+    changes = generate._joint_changes(small_flow, log_mels, 30)
+    torch.testing.assert_close(changes, torch.tensor([0.0, 72.0, 0.0]), atol=1e-3, rtol=0)
+    log_mels[0, 30 + 4 * generate.JOINT :] = 0  # too late to count
+    torch.testing.assert_close(generate._joint_changes(small_flow, log_mels, 30), changes, atol=1e-3, rtol=0)
+
+
+def test_the_beginning_that_fits_best_is_continued(small_flow, tone, monkeypatch):
+    draw_noise = generate.draw_noise
+    for row in (0, 5):
+        best = torch.arange(generate.BEGINNINGS) != row
+        with monkeypatch.context() as patch:
+            patch.setattr(generate, "_joint_changes", lambda *_, best=best: best.float())
+            chosen = generate.extend(small_flow, tone, "bass", 4.0, seed=2)
+        with monkeypatch.context() as patch:
+            patch.setattr(generate, "BEGINNINGS", 1)
+            patch.setattr(generate, "draw_noise", lambda *arguments, row=row: draw_noise(*arguments[:4], row))
+            np.testing.assert_allclose(generate.extend(small_flow, tone, "bass", 4.0, seed=2), chosen, atol=1e-4)
+
+
+@pytest.mark.parametrize("seconds", [1 / RATE, 0.02])
+def test_a_continuation_may_be_shorter_than_a_latent_frame(small_flow, tone, seconds):
+    long = generate.extend(small_flow, tone, "bass", seconds)
+    assert len(long) == len(tone) + int(seconds * RATE)
+    assert np.isfinite(long).all()
+
+
 def test_interpolation_ends_at_the_posteriors_of_its_ends(model, sound):
     first, second = torch.from_numpy(sound[:30_000]), torch.from_numpy(sound[50_000:90_000])
     path = generate.interpolate(model, first, second, ("bass", "vocals"), steps=3)

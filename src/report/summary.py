@@ -53,7 +53,7 @@ def digit_rows(metrics: dict) -> list[list[str]]:
             FID.format(final[FID]["mean"]),
             f"random training digits {FID.format(random_training['test'])}; validation digits "
             f"{FID.format(references['validation']['test'])}",
-            f"{sure(FID)}; {spread[0]} to {spread[1]} for {len(fids)} seeds, against the validation digits",
+            f"{sure(FID)}; {spread[0]} to {spread[1]} for {len(fids)} (see below)",
         ],
         [
             "Is a digit the one that was asked for?",
@@ -68,10 +68,10 @@ def digit_rows(metrics: dict) -> list[list[str]]:
             sure(RECALL),
         ],
         [
-            "Are the digits copies? (least distances to a training digit, in grey levels of 255)",
+            "Are the digits copies? (the nearest 1 % lie within this distance of a training digit, in grey levels)",
             f"{near['percentile_1_distance_generated']:.1f}",
             f"test digits {near['percentile_1_distance_test']:.1f}",
-            f"1st percentile of {near['count']:,}",
+            f"{near['count']:,} digits",
         ],
     ]
 
@@ -83,14 +83,15 @@ def stem_rows(metrics: dict) -> list[list[str]]:
     def sure(metric: Metric) -> str:
         bounds = [bound for row in final.values() for bound in row["interval"].get(metric) or [row[metric]]]
         return (
-            f"medians over {metrics['protocol']['tracks']} tracks; 95 % intervals within {metric.format(min(bounds))} "
-            f"to {metric.format(max(bounds))}"
+            f"{metrics['protocol']['tracks']} tracks; 95 % within {metric.format(min(bounds))} to "
+            f"{metric.format(max(bounds))}"
         )
 
     rows = [
         [
-            f"At which rate does a regenerated stem have an SDR of {_range(SDR, final.values())} dB?",
-            f"{_range_over_stems(RATE, final)} kbit/s",
+            f"Which rate brings a stem back at an SDR of {_range(SDR, final.values())} dB? (kbit/s; "
+            f"{_stems_between(RATE, final)})",
+            _range(RATE, final.values()),
             "beside the same model with the learned part of z_fine off, not trained anew: "
             f"{_bd_rates(metrics['bd_rate'])} (BD-rate)",
             sure(RATE),
@@ -101,8 +102,9 @@ def stem_rows(metrics: dict) -> list[list[str]]:
         lower = [stem for stem, row, other in zip(STEMS, model, guessed, strict=True) if _below(OPINION, row, other)]
         rows.append(
             [
-                "How does it sound? (opinion score from 1 to 5, predicted)",
-                _range_over_stems(OPINION, dict(zip(STEMS, model, strict=True))),
+                "How does it sound? (opinion score, 1 to 5, by a model; "
+                f"{_stems_between(OPINION, dict(zip(STEMS, model, strict=True)))})",
+                _range(OPINION, model),
                 f"the mel latent alone, with an estimated phase: {_range(OPINION, guessed)}, "
                 f"more than the model in {' and '.join(lower) or 'no stem'}; the model with fill: "
                 f"{_range(OPINION, [baselines[stem]['model_filled'] for stem in STEMS])}",
@@ -124,10 +126,9 @@ def _bd_rates(rows: dict) -> str:
     return f"{BD_RATE.format(max(medians))} to {BD_RATE.format(min(medians))} %" if medians else "undefined"
 
 
-def _range_over_stems(metric: Metric, rows: dict[str, dict]) -> str:
-    """The least and the greatest value over the stems, each with its stem."""
-    low, high = (choose(rows, key=lambda stem: rows[stem][metric]) for choose in (min, max))
-    return f"{metric.format(rows[low][metric])} ({low}) to {metric.format(rows[high][metric])} ({high})"
+def _stems_between(metric: Metric, rows: dict[str, dict]) -> str:
+    """The stems of the least and of the greatest value."""
+    return " to ".join(choose(rows, key=lambda stem: rows[stem][metric]) for choose in (min, max))
 
 
 def _below(metric: Metric, row: dict, other: dict) -> bool:
@@ -154,13 +155,13 @@ def clip_rows(metrics: dict) -> list[list[str]]:
     near = metrics["nearest"]
     least = {name: f"{near[name]['features']['percentile_1']:.2f}" for name in ("generated", "real", "copies")}
     return [
-        row("Is generated sound like real stems? (Fréchet distance)", FRECHET),
+        row("Is new sound like real stems? (Fréchet distance)", FRECHET),
         row("Is it the stem that was asked for?", RECOGNISED),
         row("Is the variety of real stems there? (recall)", RECALL_OF_CLIPS),
         [
-            "Are the generated stems copies? (least distances to a training excerpt, in the classifier's features)",
+            "Are new stems copies? (the nearest 1 % lie within this distance of a training excerpt, in features)",
             least["generated"],
             f"test excerpts {least['real']}; copies {least['copies']}",
-            "1st percentile over all stems, first seed",
+            "first seed",
         ],
     ]

@@ -55,7 +55,8 @@ def set_notebook_style() -> None:
     """Give all figures of a notebook this style, and store them as small pictures."""
     from IPython import get_ipython
 
-    matplotlib.rcParams.update(STYLE | NEUTRAL | {"figure.figsize": (WIDTH, 3)})
+    # Only the PNG is transparent: behind a transparent figure Jupyter would put a light background, in dark mode too.
+    matplotlib.rcParams.update(STYLE | NEUTRAL | {"figure.figsize": (WIDTH, 3), "figure.facecolor": "white"})
     get_ipython().display_formatter.formatters["image/png"].for_type(Figure, small_png)
 
 

@@ -41,6 +41,8 @@ def test_the_notebooks_show_png_pictures_and_absolute_links_and_stay_small(name)
     notebook = nbformat.read(paths.ROOT / name, as_version=4)
     kinds = {kind for cell in notebook.cells for output in cell.get("outputs", ()) for kind in output.get("data", ())}
     assert "image/png" in kinds and "image/jpeg" not in kinds
+    # Jupyter puts white behind a picture that asks for a light background, in dark mode too.
+    assert not [output for cell in notebook.cells for output in cell.get("outputs", ()) if output.get("metadata")]
     for cell in notebook.cells:
         if cell.cell_type == "markdown":  # a relative link leads nowhere in Colab
             assert not re.search(r"\]\((?!https://|#)", cell.source), cell.source

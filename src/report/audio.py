@@ -58,6 +58,10 @@ def template_values(run_paths: paths.AudioPaths, claims: dict) -> dict[str, str 
         audio_all=all_metrics_table(metrics),
         audio_skipped=sum(final[stem]["windows_skipped"] for stem in STEMS),
         audio_windows=sum(final[stem]["windows"] for stem in STEMS),
+        **{
+            f"audio_bass_opinion{of}": interval(OPINION, metrics["baselines"]["bass"][row])
+            for of, row in (("", "model"), ("_mel", "griffin_lim_decoded_mel"))
+        },
         audio_bd_rate=bd_rate_table(metrics),
         audio_sdr_baselines=baseline_table(metrics, SDR_GLOBAL),
         audio_opinion_baselines=baseline_table(metrics, OPINION),

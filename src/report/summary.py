@@ -53,7 +53,7 @@ def digit_rows(metrics: dict) -> list[list[str]]:
             FID.format(final[FID]["mean"]),
             f"random training digits {FID.format(random_training['test'])}; validation digits "
             f"{FID.format(references['validation']['test'])}",
-            f"{sure(FID)}; {spread[0]} to {spread[1]} for {len(fids)} (see below)",
+            f"{sure(FID)}; against validation digits {spread[0]} to {spread[1]} over {len(fids)}",
         ],
         [
             "Is a digit the one that was asked for?",
@@ -92,8 +92,7 @@ def stem_rows(metrics: dict) -> list[list[str]]:
             f"Which rate brings a stem back at an SDR of {_range(SDR, final.values())} dB? (kbit/s; "
             f"{_stems_between(RATE, final)})",
             _range(RATE, final.values()),
-            "beside the same model with the learned part of z_fine off, not trained anew: "
-            f"{_bd_rates(metrics['bd_rate'])} (BD-rate)",
+            f"over all SDRs {_bd_rates(metrics['bd_rate'])} less than with the waveform's learned part off",
             sure(RATE),
         ]
     ]
@@ -122,8 +121,8 @@ def _range(metric: Metric, rows: Iterable[dict]) -> str:
 
 def _bd_rates(rows: dict) -> str:
     """The least and the greatest saving over the stems; "undefined" if no curves have enough in common."""
-    medians = [row["median"] for row in rows.values() if row["median"] is not None]
-    return f"{BD_RATE.format(max(medians))} to {BD_RATE.format(min(medians))} %" if medians else "undefined"
+    saved = [-row["median"] for row in rows.values() if row["median"] is not None]
+    return f"{BD_RATE.format(min(saved))} to {BD_RATE.format(max(saved))} %" if saved else "undefined"
 
 
 def _stems_between(metric: Metric, rows: dict[str, dict]) -> str:

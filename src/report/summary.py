@@ -1,6 +1,7 @@
 """The first table of RESULTS.md: questions of both halves, each with its answer, a yardstick, and its spread."""
 
 from collections.abc import Iterable
+from statistics import stdev
 
 from src import paths
 from src.config import STEMS
@@ -46,14 +47,13 @@ def digit_rows(metrics: dict) -> list[list[str]]:
         return f"± {metric.format(final[metric]['std'])} over {seeds} seeds"
 
     near, fids = metrics["neighbours"], metrics["fid_spread"]["generated"]
-    spread = [FID.format(bound) for bound in (min(fids), max(fids))]
     return [
         [
             "Are the digits, as a set, like MNIST's test digits? (FID)",
             FID.format(final[FID]["mean"]),
             f"random training digits {FID.format(random_training['test'])}; validation digits "
             f"{FID.format(references['validation']['test'])}",
-            f"{sure(FID)}; against validation digits {spread[0]} to {spread[1]} over {len(fids)}",
+            f"{sure(FID)}; against validation digits ± {FID.format(stdev(fids))} over {len(fids)}",
         ],
         [
             "Is a digit the one that was asked for?",
@@ -92,7 +92,7 @@ def stem_rows(metrics: dict) -> list[list[str]]:
             f"Which rate brings a stem back at an SDR of {_range(SDR, final.values())} dB? (kbit/s; "
             f"{_stems_between(RATE, final)})",
             _range(RATE, final.values()),
-            f"over all SDRs {_bd_rates(metrics['bd_rate'])} less than with the waveform's learned part off",
+            f"at equal SDR {_bd_rates(metrics['bd_rate'])} less than with the waveform's learned part off",
             sure(RATE),
         ]
     ]
@@ -105,7 +105,7 @@ def stem_rows(metrics: dict) -> list[list[str]]:
                 f"{_stems_between(OPINION, dict(zip(STEMS, model, strict=True)))})",
                 _range(OPINION, model),
                 f"the mel latent alone, with an estimated phase: {_range(OPINION, guessed)}, "
-                f"more than the model in {' and '.join(lower) or 'no stem'}; the model with fill: "
+                f"clearly more than the model in {' and '.join(lower) or 'no stem'}; the model with fill: "
                 f"{_range(OPINION, [baselines[stem]['model_filled'] for stem in STEMS])}",
                 sure(OPINION),
             ]
@@ -121,8 +121,11 @@ def _range(metric: Metric, rows: Iterable[dict]) -> str:
 
 def _bd_rates(rows: dict) -> str:
     """The least and the greatest saving over the stems; "undefined" if no curves have enough in common."""
-    saved = [-row["median"] for row in rows.values() if row["median"] is not None]
-    return f"{BD_RATE.format(min(saved))} to {BD_RATE.format(max(saved))} %" if saved else "undefined"
+    saved = sorted((-row["median"], stem) for stem, row in rows.items() if row["median"] is not None)
+    if not saved:
+        return "undefined"
+    (least, first), (greatest, last) = saved[0], saved[-1]
+    return f"{BD_RATE.format(least)} % ({first}) to {BD_RATE.format(greatest)} % ({last})"
 
 
 def _stems_between(metric: Metric, rows: dict[str, dict]) -> str:

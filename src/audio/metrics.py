@@ -107,7 +107,7 @@ def zimtohrli_mos(reference: np.ndarray, estimate: np.ndarray, sample_rate: int)
     None if its package is not installed: it has no wheels for macOS.
 
     Zimtohrli (Alakuijala et al. 2025, https://arxiv.org/abs/2509.26133) compares spectrograms as the ear resolves them,
-    aligned in time; the phase hardly counts.
+    aligned in time. A wrong phase counts only as far as it changes them.
     """
     if not (zimtohrli := _zimtohrli()):
         return None

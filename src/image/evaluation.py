@@ -134,7 +134,7 @@ def evaluate(
             final |= _inception_metrics(network, [images for images, _ in sets], held_out.images, test.images, config)
         bar.update()
         references = _fid_references(model, sets[0][0], train, held_out, scorer)
-        spread = _fid_spread(model, train, held_out, scorer)
+        spread = _fid_spread(model, train, held_out, config)
         neighbours = _memorisation(sets[0][0], test, train)
         bar.update()
         if model.classes and config.classifier_epochs:
@@ -252,18 +252,18 @@ def _fid_references(
     }
 
 
-def _fid_spread(model: dcgan.Generator, train: Digits, validation: Digits, scorer: Scorer) -> dict[str, list[float]]:
+def _fid_spread(
+    model: dcgan.Generator, train: Digits, validation: Digits, config: EvaluationConfig
+) -> dict[str, list[float]]:
     """FID against the validation digits of the digits of each of several seeds, and of as many random sets of training
     digits."""
-    config = scorer.config
-    against, _ = classifier.describe(scorer.classifier, validation.images)
+    scorer = Scorer(validation, train, config)
     fids: dict[str, list[float]] = {"generated": [], "random_training": []}
     for seed in range(config.seeds[0], config.seeds[0] + config.spread_seeds):
-        chosen = torch.randperm(len(train), generator=runtime.random_stream(seed))[: config.count]
         generated, _ = scorer.sample(model, config.count, seed)
-        for name, images in (("generated", generated), ("random_training", train.images[chosen])):
-            features, _ = classifier.describe(scorer.classifier, images)
-            fids[name].append(metrics.frechet_distance(against, features))
+        chosen = torch.randperm(len(train), generator=runtime.random_stream(seed))[: config.count]
+        fids["generated"].append(scorer.score(generated)[FID])
+        fids["random_training"].append(scorer.score(train.images[chosen])[FID])
     return fids
 
 

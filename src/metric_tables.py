@@ -11,8 +11,9 @@ class Metric(str):
     """A metric's key, usable as such in dictionaries and JSON, with its description.
 
     `better` is "lower", "higher" or "as real". `tolerance` is the difference up to which `verify` accepts another
-    processor's rounding, in the metric's unit, or as a share of the recorded value if `relative`. None: the recorded
-    standard deviation over seeds, if the metric has one, else `verify` does not compare the metric.
+    processor's rounding, in the unit of the JSON, or as a share of the recorded value if `relative`. None: the recorded
+    standard deviation over seeds, if the metric has one, else `verify` does not compare the metric. `scale` is what
+    a recorded value is multiplied by to be in `unit`.
     """
 
     label: str
@@ -21,6 +22,7 @@ class Metric(str):
     better: str
     tolerance: float | None
     relative: bool
+    scale: float
 
     def __new__(
         cls,
@@ -31,10 +33,11 @@ class Metric(str):
         better: str,
         tolerance: float | None = None,
         relative: bool = False,
+        scale: float = 1.0,
     ) -> "Metric":
         metric = super().__new__(cls, key)
         metric.label, metric.unit, metric.decimals, metric.better = label, unit, decimals, better
-        metric.tolerance, metric.relative = tolerance, relative
+        metric.tolerance, metric.relative, metric.scale = tolerance, relative, scale
         return metric
 
     def allowed_difference(self, recorded: float) -> float:
@@ -52,8 +55,8 @@ class Metric(str):
         return min(rows, key=lambda row: (math.isnan(row[self]), sign * row[self]))
 
     def format(self, value: float | None) -> str:
-        """The value with this metric's decimals; "undefined" for None."""
-        return "undefined" if value is None else f"{value:.{self.decimals}f}"
+        """The recorded value in this metric's unit and with its decimals; "undefined" for None."""
+        return "undefined" if value is None else f"{value * self.scale:.{self.decimals}f}"
 
 
 # --- digits ---
@@ -82,16 +85,16 @@ BEST_GENERATOR = FID  # on the validation digits, it decides which checkpoint is
 
 # --- stems ---
 
-SDR = Metric("sdr_museval_db", "SDR (BSS Eval v4)", "dB", 2, "higher", tolerance=0.05)
-RATE = Metric("rate_kbit_s", "rate of both latents", "kbit/s", 2, "lower", tolerance=0.005, relative=True)
-MEL_RATE = Metric("mel_rate_kbit_s", "of which `z_mel`", "kbit/s", 2, "lower", tolerance=0.005, relative=True)
-RATE_MEAN = Metric("rate_mean_kbit_s", "rate, mean over tracks", "kbit/s", 2, "lower", tolerance=0.005, relative=True)
-SDR_GLOBAL = Metric("sdr_global_db", "SDR (global)", "dB", 2, "higher", tolerance=0.05)
+SDR = Metric("sdr_museval_db", "SDR (BSS Eval v4)", "dB", 1, "higher", tolerance=0.05)
+RATE = Metric("rate_kbit_s", "rate of both latents", "kbit/s", 1, "lower", tolerance=0.005, relative=True)
+MEL_RATE = Metric("mel_rate_kbit_s", "of which z_mel", "kbit/s", 2, "lower", tolerance=0.005, relative=True)
+RATE_MEAN = Metric("rate_mean_kbit_s", "rate, mean over tracks", "kbit/s", 1, "lower", tolerance=0.005, relative=True)
+SDR_GLOBAL = Metric("sdr_global_db", "SDR, global", "dB", 1, "higher", tolerance=0.05)
 BD_RATE = Metric("bd_rate_percent", "BD-rate", "%", 1, "lower")
-SI_SDR = Metric("si_sdr_db", "SI-SDR", "dB", 2, "higher", tolerance=0.05)
-SNR = Metric("snr_db", "SNR", "dB", 2, "higher", tolerance=0.05)
-MSE = Metric("mse", "MSE, full scale 1", "", 6, "lower", tolerance=0.01, relative=True)
-STFT_DISTANCE = Metric("stft_distance", "STFT distance", "", 3, "lower", tolerance=0.005, relative=True)
+SI_SDR = Metric("si_sdr_db", "SI-SDR", "dB", 1, "higher", tolerance=0.05)
+SNR = Metric("snr_db", "SNR", "dB", 1, "higher", tolerance=0.05)
+MSE = Metric("mse", "MSE", "10⁻⁶", 0, "lower", tolerance=0.01, relative=True, scale=1e6)
+STFT_DISTANCE = Metric("stft_distance", "STFT distance", "", 2, "lower", tolerance=0.005, relative=True)
 MEL_ERROR = Metric("mel_error_db", "error of the decoded mel", "dB", 2, "lower", tolerance=0.05)
 OPINION = Metric("zimtohrli_mos", "opinion score", "1 to 5", 2, "higher")
 OBJECTIVE = Metric("objective_kbit_s", "objective", "kbit/s", 3, "lower")

@@ -18,7 +18,7 @@ def test_keys_are_unique_and_every_direction_is_known():
 
 
 def test_values_are_shown_with_their_decimals_and_unit():
-    assert SDR.format(18.256) == "18.26" and MSE.format(1.25e-4) == "0.000125"
+    assert SDR.format(18.256) == "18.3" and MSE.format(1.25e-4) == "125"
     assert SDR.format(None) == "undefined"
     assert SDR.heading == "SDR (BSS Eval v4), dB" and FID.heading == "FID (mnist)"
 

@@ -37,7 +37,7 @@ def verify(_: argparse.Namespace) -> None:
     stems = audio_evaluation.remeasure()  # before the digits are measured, which takes minutes: it checks its data
     for name, recorded, measured, allowed in chain(image_evaluation.remeasure(), stems, flow_evaluation.remeasure()):
         agrees = abs(measured - recorded) <= allowed
-        print(f"{name:28} recorded {recorded:9.4f}   measured {measured:9.4f}   {'agrees' if agrees else 'DIFFERS'}")
+        print(f"{name:28} recorded {recorded:9.4g}   measured {measured:9.4g}   {'agrees' if agrees else 'DIFFERS'}")
         wrong += [] if agrees else [f"{name} (allowed difference {allowed:.2g})"]
     if wrong:
         raise VerificationError(f"not as recorded: {', '.join(wrong)}")

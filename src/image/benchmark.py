@@ -61,8 +61,8 @@ def compare(minutes: float, keep: files.Keep = files.compute, progress: bool = T
     scorer = evaluation.Scorer(load_mnist("validation"), digits, IMAGE_PROFILES["full"][1])
     networks = {
         "this DCGAN, 28x28": lambda: OwnDCGAN(ImageConfig(), digits, scorer),
-        "DCGAN of TensorFlow's tutorial, 28x28": lambda: TensorFlowTutorial(digits),
-        "DCGAN of PyTorch's tutorial, 64x64": lambda: PyTorchTutorial(digits),
+        "TensorFlow's tutorial, 28x28": lambda: TensorFlowTutorial(digits),
+        "PyTorch's tutorial, 64x64": lambda: PyTorchTutorial(digits),
     }
 
     def train(name: str) -> list[dict]:

@@ -111,7 +111,7 @@ def final_table(metrics: dict) -> str:
         rows.append([metric.heading, *(metric.format(final[stem][metric]) for stem in STEMS)])
         rows.append(["95 % interval", *(interval(metric, final[stem]) for stem in STEMS)])
     saved = (metrics["bd_rate"][stem]["median"] for stem in STEMS)
-    rows.append(["BD-rate against the closed form, %", *(BD_RATE.format(value) for value in saved)])
+    rows.append([BD_RATE.heading, *(BD_RATE.format(value) for value in saved)])
     rows.append([OPINION.heading, *(opinion(final[stem]) for stem in STEMS)])
     return table(["", *STEMS], rows)
 
@@ -145,7 +145,7 @@ def bd_rate_table(metrics: dict) -> str:
     return table(
         ["", *STEMS],
         [
-            ["BD-rate, %", *(BD_RATE.format(rows[stem]["median"]) for stem in STEMS)],
+            [BD_RATE.heading, *(BD_RATE.format(rows[stem]["median"]) for stem in STEMS)],
             ["95 % interval", *(bounds(rows[stem]) for stem in STEMS)],
             ["tracks", *(str(rows[stem]["tracks"]) for stem in STEMS)],
             ["tracks left out", *(str(rows[stem]["left_out"]) for stem in STEMS)],
@@ -185,7 +185,7 @@ def resampled_table(metrics: dict) -> str:
         RATE: "rate, kbit/s",
         f"resampling_alone_{SDR}": "SDR of resampling, dB",
     }
-    rows = [[label, *(f"{metrics['resampled'][stem][key]:.2f}" for stem in STEMS)] for key, label in labels.items()]
+    rows = [[label, *(f"{metrics['resampled'][stem][key]:.1f}" for stem in STEMS)] for key, label in labels.items()]
     return table(["", *STEMS], rows)
 
 
@@ -212,8 +212,8 @@ def claims_table(metrics: dict, claims: dict) -> str:
         rows.append(
             [
                 metric.heading,
-                str(claims["claimed"][key]),
-                "-" if saved is None else str(saved),
+                f"{claims['claimed'][key] * metric.scale:g}",
+                "-" if saved is None else f"{saved * metric.scale:g}",
                 metric.format(min(values)),
                 metric.format(max(values)),
             ]
@@ -221,8 +221,8 @@ def claims_table(metrics: dict, claims: dict) -> str:
     rates = [_rate_at(metrics["curve"][stem], claims["claimed"]["snr_db"]) for stem in STEMS]
     if None not in rates:
         bounds = (RATE.format(value) for value in (min(rates), max(rates)))
-        rows.append(["rate at the claimed SNR, kbit/s", "-", "-", *bounds])
-    return table(["", "claimed", "in its saved files", "ours, from", "to"], rows)
+        rows.append(["rate at that SNR, kbit/s", "-", "-", *bounds])
+    return table(["", "claim", "its files", "ours, from", "to"], rows)
 
 
 def _rate_at(curve: list[dict], snr_db: float) -> float | None:

@@ -13,7 +13,7 @@ from src.report.tables import machine_line, table, training_values
 
 CHARACTER_LABELS = {
     "level_db": ("level, dB re full scale", 1),
-    "loudness_lufs": ("loudness, LUFS (ITU-R BS.1770)", 1),
+    "loudness_lufs": ("loudness, LUFS", 1),
     "centroid_hz": ("spectral centroid, Hz", 0),
     "onsets_per_second": ("onsets per second", 1),
     "modulation_db": ("modulation of the level, dB", 1),
@@ -71,14 +71,14 @@ def score_table(metrics: dict) -> str:
 
 
 def stem_table(metrics: dict) -> str:
-    """Share of the clips of each stem that is recognised, in percent."""
+    """Share of the clips of each stem that is recognised."""
     labels = {name: name for name in ("generated", "training", "real")}
     labels["real_through_griffin_lim"] = "real, estimated phase"
     rows = [
-        [label, *(f"{100 * metrics['scores'][key][f'{RECOGNISED}_{stem}'][0]:.1f}" for stem in STEMS)]
+        [label, *(f"{metrics['scores'][key][f'{RECOGNISED}_{stem}'][0]:.2f}" for stem in STEMS)]
         for key, label in labels.items()
     ]
-    return table([f"{RECOGNISED.label}, %", *STEMS], rows)
+    return table(["", *STEMS], rows)
 
 
 def nearest_table(metrics: dict) -> str:
@@ -104,11 +104,11 @@ def character_table(metrics: dict) -> str:
 def minute_table(metrics: dict) -> str:
     """Faults, change of level, and recognition at both ends of 60-s clips."""
     labels = {
-        "not_finite": ("clips with a sample that is not finite", "d"),
-        "above_full_scale": ("clips with a sample above full scale", "d"),
-        "level_change_db": ("level of the last 10 s over the first, dB", "+.1f"),
-        "recognised_first": ("named right in the first 20 s, share", ".3f"),
-        "recognised_last": ("named right in the last 20 s, share", ".3f"),
+        "not_finite": ("clips not finite", "d"),
+        "above_full_scale": ("clips above full scale", "d"),
+        "level_change_db": ("level, last 10 s over first, dB", "+.1f"),
+        "recognised_first": ("recognised, first 20 s", ".2f"),
+        "recognised_last": ("recognised, last 20 s", ".2f"),
     }
     rows = [
         [label, *(format(metrics["minute"][stem][key], form) for stem in STEMS)]

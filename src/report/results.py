@@ -6,6 +6,7 @@ from string import Template
 from src import paths
 from src.files import load_json, save_text
 from src.report import audio, flow, image, summary
+from src.report.tables import break_words
 
 FOLDER = Path(__file__).parent  # of the templates
 
@@ -49,6 +50,6 @@ def render(
         audio_paths.weights.parent / "README.md": "audio_card.md.template",
     }
     return {
-        path: Template((FOLDER / name).read_text(encoding="utf-8")).substitute(values)
+        path: break_words(Template((FOLDER / name).read_text(encoding="utf-8")).substitute(values))
         for path, name in templates.items()
     }

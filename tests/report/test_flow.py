@@ -13,7 +13,7 @@ def test_scores_are_shown_with_their_spread():
     text = flow.score_table(metrics)
     assert "|  | generated | training | real |" in text
     assert "| Fréchet distance | 0.50 ± 0.12 | 0.50 ± 0.12 |" in text
-    assert "| generated | 90.0 | 90.0 | 90.0 | 90.0 |" in flow.stem_table(metrics)
+    assert "| generated | 0.90 | 0.90 | 0.90 | 0.90 |" in flow.stem_table(metrics)
 
 
 def test_the_character_of_generated_clips_stands_above_that_of_real_ones():

@@ -7,8 +7,8 @@ Flow matching (Lipman et al. 2023, https://arxiv.org/abs/2210.02747) has three p
 - the *solver*, which follows that velocity from noise to a sample (`solve`).
 
 The latent is the two-dimensional cosine transform of 4 mel frames, of which the broadest patterns are kept. It has no
-learned weights. The patterns that are left out are drawn at random at decoding, with the mean and the standard
-deviation that they have in the training tracks.
+learned weights. The coefficients of the patterns that are left out are drawn at random at decoding: Gaussians around
+the least-squares estimate from the latent and its neighbours, both fitted to the training tracks.
 
 The network receives the stem and the *style* of the clip: means and standard deviations of the broadest coefficients
 over the whole clip, that is, its level, its timbre and how much they change (`StemFlow.style`). A new clip's style is
@@ -33,6 +33,7 @@ STYLES = 128  # training windows of each stem whose styles are kept
 LEAST_DEVIATION = 0.05  # to which the standard deviations of a style are clamped
 TAPS = 3  # latent frames that a dilated convolution combines
 TIME_FREQUENCIES = 32  # sines and cosines of the time that the network receives
+NEIGHBOURS = 1  # latent frames on each side from which the coefficients that are left out are estimated
 EDGE = 2  # mel frames at each end of a part of a recording that its ends darken; the model leaves them out
 FLOOR_DB = -95.0  # least value of a decoded log-mel spectrogram
 
@@ -185,7 +186,9 @@ class StemFlow(nn.Module):
         rest = STRIDE * config.mel_bands - config.latent_dim
         self.register_buffer("mean", torch.zeros(config.latent_dim))
         self.register_buffer("deviation", torch.ones(config.latent_dim))
-        self.register_buffer("rest_mean", torch.zeros(len(STEMS), rest))  # of what is left out, for each stem
+        # Of what is left out, for each stem: the mean, the weights of the estimate and the deviation from it.
+        self.register_buffer("rest_mean", torch.zeros(len(STEMS), rest))
+        self.register_buffer("rest_weights", torch.zeros(len(STEMS), (1 + 2 * NEIGHBOURS) * config.latent_dim, rest))
         self.register_buffer("rest_deviation", torch.ones(len(STEMS), rest))
         self.register_buffer("style_mean", torch.zeros(config.style_dim))
         self.register_buffer("style_deviation", torch.ones(config.style_dim))
@@ -232,11 +235,15 @@ class StemFlow(nn.Module):
         noise = torch.randn(1, len(styles), generator=stream).to(styles) @ centred / len(styles) ** 0.5
         return mean + STYLE_SPREAD * ((1 - STYLE_SMOOTHING**2) ** 0.5 * centred[row] + STYLE_SMOOTHING * noise)
 
-    def draw_rest(self, stem_index: int, shape: tuple[int, ...], stream: torch.Generator) -> Tensor:
-        """Coefficients that the latent leaves out, of `shape` (batch, latent frames, 4 bands - latent_dim): independent
-        Gaussians with the stem's mean and standard deviation of each."""
-        noise = torch.randn(shape, generator=stream).to(self.rest_mean)
-        return self.rest_mean[stem_index] + self.rest_deviation[stem_index] * noise
+    def expected_rest(self, stem_index: int, latent: Tensor) -> Tensor:
+        """The coefficients (batch, frames, 4 bands - latent_dim) that latents (batch, frames, latent_dim) leave out, as
+        the stem's least-squares estimate from each latent frame and its neighbours."""
+        return self.rest_mean[stem_index] + with_neighbours(latent) @ self.rest_weights[stem_index]
+
+    def draw_rest(self, stem_index: int, latent: Tensor, noise: Tensor) -> Tensor:
+        """Coefficients that latents leave out: `expected_rest` plus independent Gaussians, standard normal `noise`
+        (batch, frames, 4 bands - latent_dim) times the stem's deviations."""
+        return self.expected_rest(stem_index, latent) + self.rest_deviation[stem_index] * noise
 
     def condition(self, stem_indices: Tensor, style: Tensor) -> Tensor:
         """The network's condition (batch, 4 + style_dim): stem indices (batch,), one-hot, and styles (batch,
@@ -268,6 +275,14 @@ class StemFlow(nn.Module):
             return torch.where(is_known > 0, path_velocity(noise, known), estimate)
 
         return guided
+
+
+def with_neighbours(latent: Tensor) -> Tensor:
+    """Each frame of latents (batch, frames, latent_dim) together with the `NEIGHBOURS` before and after it: (batch,
+    frames, (1 + 2 NEIGHBOURS) latent_dim). The first and the last frame are repeated."""
+    frames = latent.shape[1]
+    padded = pad(latent.transpose(1, 2), (NEIGHBOURS, NEIGHBOURS), mode="replicate").transpose(1, 2)
+    return torch.cat([padded[:, shift : shift + frames] for shift in range(1 + 2 * NEIGHBOURS)], dim=2)
 
 
 def flow_loss(

@@ -159,7 +159,8 @@ def _copies(flow: StemFlow, training: Tracks, count: int, stream: torch.Generato
     for stem_index, clips in enumerate(_draw_excerpts(training, count, stream)):
         log_mels = flow.log_mel(clips.to(flow.mean.device))
         latents, own_rest = flow.encode(log_mels)
-        rest = flow.draw_rest(stem_index, own_rest.shape, stream)
+        noise = torch.randn(own_rest.shape, generator=stream).to(latents)
+        rest = flow.draw_rest(stem_index, latents, noise)
         copies.append(_griffin_lim(flow, flow.decode(latents, rest, log_mels.shape[1]), clips.shape[1]))
     return copies
 

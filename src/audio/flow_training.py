@@ -11,7 +11,7 @@ from torch import Tensor
 
 from src import distributed, paths, runtime, training_loop
 from src.audio.data import Tracks, draw_excerpt
-from src.audio.flow import EDGE, STYLES, StemFlow, flow_loss, mix_noise
+from src.audio.flow import EDGE, STYLES, StemFlow, flow_loss, mix_noise, with_neighbours
 from src.audio.spectrogram import MelSpectrogram
 from src.audio.training import change_speed, uniform
 from src.audio.vae import STRIDE
@@ -19,6 +19,7 @@ from src.config import STEMS, FlowConfig
 from src.metric_tables import BEST_FLOW, FLOW_LOSS
 
 LEAST_KNOWN = 8  # latent frames at least that are known, and that are not, where a part of a window is known
+RIDGE = 0.02  # of the estimate of what the latent leaves out, times the variance of a normalised coefficient
 VALIDATION_TIMES = 8  # times, evenly spread, at which the loss of a validation window is measured
 
 Batch = tuple[Tensor, Tensor]  # log-mel spectrograms (batch, frames, bands) in dB, and their stem indices (batch,)
@@ -86,18 +87,15 @@ def train(
 
 @torch.inference_mode()
 def set_statistics(model: StemFlow, tracks: Tracks) -> None:
-    """Measure the mean and the standard deviation of each coefficient in the first seconds of every track, of those
-    that the latent keeps over all stems, of those that it leaves out for each stem; and the styles of training
+    """Measure, in the first seconds of every track, the mean and the standard deviation of each coefficient that the
+    latent keeps, over all stems; for each stem, the estimate of those that it leaves out; and the styles of training
     windows at random places."""
-    kept = []
-    for stem_index in range(len(STEMS)):
-        coded = [model.encode(model.log_mel(part)) for part in _first_seconds(tracks, stem_index)]
-        kept += [latent[0] for latent, _ in coded]
-        rest = torch.cat([left_out[0] for _, left_out in coded])
-        model.rest_mean[stem_index], model.rest_deviation[stem_index] = rest.mean(0), rest.std(0)
-    together = torch.cat(kept)
+    log_mels = [[model.log_mel(part) for part in _first_seconds(tracks, index)] for index in range(len(STEMS))]
+    together = torch.cat([model.encode(log_mel)[0][0] for of_stem in log_mels for log_mel in of_stem])
     model.mean.copy_(together.mean(0))
     model.deviation.copy_(together.std(0).clamp(min=1e-3))
+    for stem_index, of_stem in enumerate(log_mels):
+        _fit_rest(model, stem_index, [model.encode(log_mel) for log_mel in of_stem])
     stream = runtime.random_stream(model.config.seed)
     for stem_index in range(len(STEMS)):
         model.styles[stem_index] = model.style(_windows(model, tracks, stem_index, STYLES, stream))
@@ -105,6 +103,18 @@ def set_statistics(model: StemFlow, tracks: Tracks) -> None:
     model.style_mean.copy_(styles.mean(0))
     model.style_deviation.copy_(styles.std(0).clamp(min=1e-3))
     model.styles.sub_(model.style_mean).div_(model.style_deviation)
+
+
+def _fit_rest(model: StemFlow, stem_index: int, coded: list[tuple[Tensor, Tensor]]) -> None:
+    """Fit `expected_rest` to the latents and the left-out coefficients of a stem's tracks by ridge regression."""
+    inputs = torch.cat([with_neighbours(latent)[0] for latent, _ in coded])
+    rest = torch.cat([left_out[0] for _, left_out in coded])
+    centred, centred_rest = inputs - inputs.mean(0), rest - rest.mean(0)
+    penalty = RIDGE * len(inputs) * torch.eye(inputs.shape[1])
+    weights = torch.linalg.solve(centred.T @ centred + penalty, centred.T @ centred_rest)
+    model.rest_weights[stem_index] = weights
+    model.rest_mean[stem_index] = rest.mean(0) - inputs.mean(0) @ weights
+    model.rest_deviation[stem_index] = (centred_rest - centred @ weights).std(0)
 
 
 def _windows(model: StemFlow, tracks: Tracks, stem_index: int, count: int, stream: torch.Generator) -> Tensor:

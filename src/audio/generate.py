@@ -50,9 +50,9 @@ def sample_log_mels(flow: StemFlow, stem: str, count: int, seconds: float, seed:
     frames = flow.spectrogram.frames(samples)
     log_mels = []
     for row in range(count):
-        noise, rest = draw_noise(flow, stem, flow.latent_frames(samples), seed, row)
+        noise, rest_noise = draw_noise(flow, stem, flow.latent_frames(samples), seed, row)
         latent = solve_stem(flow, stem, draw_style(flow, stem, seed, row), noise)
-        log_mels.append(flow.decode(latent, rest, frames))
+        log_mels.append(flow.decode(latent, flow.draw_rest(STEMS.index(stem), latent, rest_noise), frames))
     return torch.cat(log_mels)
 
 
@@ -73,16 +73,17 @@ def vary(flow: StemFlow, waveform: Tensor, stem: str, strength: float = 0.5, see
     check_length(flow, waveform)
     log_mel = flow.log_mel(waveform[None].to(runtime.device()))
     data, own_rest = flow.encode(log_mel)
-    noise, rest = draw_noise(flow, stem, data.shape[1], seed)
+    noise, rest_noise = draw_noise(flow, stem, data.shape[1], seed)
     latent = data
     if strength > 0:
         begin = 1 - strength
         points = path_point(noise, data, noise.new_tensor([begin]))
         latent = solve_stem(flow, stem, flow.style(data), points, begin=begin)
-    # The coefficients outside of the latent are mixed so that their variance stays.
-    mean = flow.rest_mean[STEMS.index(stem)]
-    mixed = mean + (1 - strength**2) ** 0.5 * (own_rest - mean) + strength * (rest - mean)
-    decoded = flow.decode(latent, mixed, log_mel.shape[1])
+    # The deviations of the left-out coefficients from their estimate are mixed so that their variance stays.
+    stem_index = STEMS.index(stem)
+    own = own_rest - flow.expected_rest(stem_index, data)
+    mixed = (1 - strength**2) ** 0.5 * own + strength * flow.rest_deviation[stem_index] * rest_noise
+    decoded = flow.decode(latent, flow.expected_rest(stem_index, latent) + mixed, log_mel.shape[1])
     return limit(mel_to_waveform(flow.spectrogram, decoded[0], len(waveform)), flow.config.sample_rate)
 
 
@@ -116,21 +117,21 @@ def extend(flow: StemFlow, waveform: Tensor, stem: str, seconds: float = 6.0, se
         [part[:, :shown].clone() for part in draw_noise(flow, stem, latent_frames, seed, row)]
         for row in range(BEGINNINGS)
     ]
-    noise, rest = (torch.cat(parts) for parts in zip(*rows, strict=True))
-    beginnings = _continue(flow, stem, known, own_rest, noise, rest, STRIDE * shown)
+    noise, rest_noise = (torch.cat(parts) for parts in zip(*rows, strict=True))
+    beginnings = _continue(flow, stem, known, own_rest, noise, rest_noise, STRIDE * shown)
     best = int(_joint_changes(flow, beginnings, STRIDE * known.shape[1]).argmin())
-    noise, rest = draw_noise(flow, stem, latent_frames, seed, best)
-    decoded = _continue(flow, stem, known, own_rest, noise, rest, frames)
+    noise, rest_noise = draw_noise(flow, stem, latent_frames, seed, best)
+    decoded = _continue(flow, stem, known, own_rest, noise, rest_noise, frames)
     new = mel_to_waveform(flow.spectrogram, decoded[0], len(begin) + samples, begin)[len(begin) :]
     return np.concatenate([waveform.numpy(), limit(new, flow.config.sample_rate)])
 
 
 def _continue(
-    flow: StemFlow, stem: str, known: Tensor, own_rest: Tensor, noise: Tensor, rest: Tensor, frames: int
+    flow: StemFlow, stem: str, known: Tensor, own_rest: Tensor, noise: Tensor, rest_noise: Tensor, frames: int
 ) -> Tensor:
     """Log-mel spectrograms (batch, frames, bands) in dB that begin with the latent `known` (1, latent frames,
-    latent_dim) and the coefficients `own_rest` outside of it, and go on from `noise` and `rest` (batch, latent frames,
-    ...), whose first frames are not used."""
+    latent_dim) and the coefficients `own_rest` outside of it, and go on from `noise` and `rest_noise` (batch, latent
+    frames, ...), whose first frames are not used."""
     batch, length = len(noise), known.shape[1]
     known, own_rest = known.expand(batch, -1, -1), own_rest.expand(batch, -1, -1)
     padded = torch.cat([known, torch.zeros_like(noise[:, length:])], dim=1)
@@ -138,6 +139,7 @@ def _continue(
     is_known[:, :length] = 1
     latent = solve_stem(flow, stem, flow.style(known), noise, padded, is_known, guidance=CONTINUATION_GUIDANCE)
     latent = torch.cat([known, latent[:, length:]], dim=1)
+    rest = flow.draw_rest(STEMS.index(stem), latent, rest_noise)
     return flow.decode(latent, torch.cat([own_rest, rest[:, length:]], dim=1), frames)
 
 
@@ -176,14 +178,15 @@ def draw_style(flow: StemFlow, stem: str, seed: int, row: int = 0) -> Tensor:
 
 
 def draw_noise(flow: StemFlow, stem: str, latent_frames: int, seed: int, row: int = 0) -> tuple[Tensor, Tensor]:
-    """Standard normal noise (1, latent frames, latent_dim), and coefficients outside of the latent (1, latent frames, 4
-    bands - latent_dim), drawn with the statistics of the stem. They depend on (stem, seed, row) alone."""
+    """Standard normal noise of the latent (1, latent frames, latent_dim), and of the coefficients that it leaves out
+    (1, latent frames, 4 bands - latent_dim). It depends on (stem, seed, row) alone."""
     stem_index = STEMS.index(stem)
     stream = runtime.random_stream(seed, stem_index, row)
     own = torch.randn(1, latent_frames, flow.config.latent_dim, generator=stream).to(flow.mean)
     common = torch.randn(1, 1, flow.config.latent_dim, generator=stream).to(flow.mean)
     noise = mix_noise(own, common, flow.config.common_noise)
-    return noise, flow.draw_rest(stem_index, (1, latent_frames, flow.rest_mean.shape[1]), stream)
+    rest_noise = torch.randn(1, latent_frames, flow.rest_mean.shape[1], generator=stream).to(flow.mean)
+    return noise, rest_noise
 
 
 def solve_stem(

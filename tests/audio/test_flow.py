@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -197,9 +198,28 @@ def test_the_statistics_normalise_the_latent(tracks):
     latents = torch.cat([latent[0] for latent, _ in coded])
     torch.testing.assert_close(latents.mean(0), torch.zeros(8), atol=1e-4, rtol=0)
     torch.testing.assert_close(latents.std(0), torch.ones(8), atol=1e-4, rtol=0)
-    rest = torch.cat([rest[0] for _, rest in coded[2::4]])
-    torch.testing.assert_close(model.rest_mean[2], rest.mean(0))
-    torch.testing.assert_close(model.rest_deviation[2], rest.std(0))
+
+
+def test_the_left_out_coefficients_are_estimated_by_ridge_regression(tracks):
+    """The same estimate as that of least squares with rows added for the penalty and for the intercept."""
+    model = flow_training.start(SMALL, tracks).model
+    coded = [model.encode(model.log_mel(stems[2:3])) for stems in tracks.waveforms]
+    inputs = np.concatenate([flow.with_neighbours(latent)[0].numpy() for latent, _ in coded])
+    rest = np.concatenate([left_out[0].numpy() for _, left_out in coded])
+    size = inputs.shape[1]
+    penalty = (flow_training.RIDGE * len(inputs)) ** 0.5 * np.eye(size)
+    system = np.block([[inputs, np.ones((len(inputs), 1))], [penalty, np.zeros((size, 1))]])
+    solution, *_ = np.linalg.lstsq(system, np.concatenate([rest, np.zeros((size, rest.shape[1]))]))
+    np.testing.assert_allclose(model.rest_weights[2], solution[:-1], atol=1e-3)
+    np.testing.assert_allclose(model.rest_mean[2], solution[-1], atol=1e-3)
+    expected = np.concatenate([model.expected_rest(2, latent)[0].numpy() for latent, _ in coded])
+    np.testing.assert_allclose(model.rest_deviation[2], (rest - expected).std(0, ddof=1), rtol=1e-3, atol=1e-5)
+
+
+def test_frames_stand_beside_their_neighbours():
+    frames = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]])
+    together = [[1, 2, 1, 2, 3, 4], [1, 2, 3, 4, 5, 6], [3, 4, 5, 6, 5, 6]]
+    assert flow.with_neighbours(frames).tolist() == [together]
 
 
 # --- style ---
@@ -236,13 +256,17 @@ def test_the_styles_of_training_windows_are_normalised(tracks):
     assert model.styles[0, :, 0].min() > model.styles[3, :, 0].max()  # the loudest stem's mean is above the softest's
 
 
-def test_left_out_coefficients_have_the_statistics_of_their_stem():
+def test_left_out_coefficients_are_drawn_around_the_estimate_of_their_stem():
     model = random_model()
     model.rest_mean[2] = torch.linspace(-3, 3, 56)
+    model.rest_weights[2, 8 + 5] = 2.0  # coefficient 5 of the frame itself, which stands after its earlier neighbour
     model.rest_deviation[2] = torch.linspace(0.5, 2, 56)
-    drawn = model.draw_rest(2, (20, 1000, 56), torch.Generator().manual_seed(0)).flatten(0, 1)
-    torch.testing.assert_close(drawn.mean(0), model.rest_mean[2], atol=0.06, rtol=0)
-    torch.testing.assert_close(drawn.std(0), model.rest_deviation[2], atol=0, rtol=0.03)
+    latent = torch.zeros(1, 3, 8)
+    latent[0, 1, 5] = 10.0
+    drawn = model.draw_rest(2, latent, torch.ones(1, 3, 56))[0]
+    torch.testing.assert_close(drawn[0], model.rest_mean[2] + model.rest_deviation[2])
+    torch.testing.assert_close(drawn[1], drawn[0] + 20)
+    torch.testing.assert_close(drawn[2], drawn[0])
 
 
 def test_a_condition_is_the_stem_one_hot_and_the_style():

@@ -270,12 +270,14 @@ OPERATING_SDR_DB = (18.6, 18.5, 18.5, 18.8)
 LATENT_STD = 0.99
 GUIDANCE = 1.5  # strength of stem and style in generated sound; 0 is the plain flow
 GUIDANCE_TIMES = (0.3, 1.0)  # times of the path at which it applies; earlier, it would cost variety
+BEGINNINGS = 8  # of a continuation that are drawn; the one that fits the recording best goes on
 STYLE_SMOOTHING = 0.5  # share of noise in the style of generated sound; 0 takes a training window's own
 STYLE_SPREAD = 0.85  # deviation of generated styles from their mean, relative to that of the training windows' styles
 SOLVER_STEPS = 8  # of the flow from noise to a latent
 CHECKPOINT_SDR_DB = (12.0, 18.2)  # target SDRs at which checkpoints are compared
 EQUAL_IMAGES = 60_000  # training images seen at which the DCGANs of `image bench` are also scored
 FID_REACHED = 1.0  # FID to which the training time is reported
+INK = 64  # grey level above which a pixel belongs to a part of a digit
 SAMPLE_GRID_SIDE = 10  # rows and columns of the sample grid of each checkpoint
 
 IMAGE_PROFILES = {

@@ -72,13 +72,14 @@ DIGIT_ACCURACY = Metric("requested_digit_accuracy", "Accuracy of the requested d
 CLASSIFICATION_ACCURACY = Metric("classification_accuracy_score", "Classification accuracy score", "", 4, "higher")
 RAREST_DIGIT = Metric("smallest_digit_share", "Share of the rarest digit", "", 4, "as real")
 COMMONEST_DIGIT = Metric("largest_digit_share", "Share of the most frequent digit", "", 4, "as real")
+SEVERAL_PARTS = Metric("several_parts_share", "Share of digits in several parts", "", 4, "as real")
 FID_INCEPTION = Metric("fid_inception", "FID (inception)", "", 2, "lower")
 KID_INCEPTION = Metric("kid_inception", "KID (inception)", "", 4, "lower")
 INCEPTION_SCORE_INCEPTION = Metric("inception_score_inception", "Inception Score (inception)", "", 2, "higher")
 
 IMAGE_METRICS = (
     FID, KID, INCEPTION_SCORE, PRECISION, RECALL, DENSITY, COVERAGE, DIGIT_ACCURACY, CLASSIFICATION_ACCURACY,
-    RAREST_DIGIT, COMMONEST_DIGIT,
+    RAREST_DIGIT, COMMONEST_DIGIT, SEVERAL_PARTS,
     FID_INCEPTION, KID_INCEPTION, INCEPTION_SCORE_INCEPTION,
 )  # fmt: skip
 BEST_GENERATOR = FID  # on the validation digits, it decides which checkpoint is published

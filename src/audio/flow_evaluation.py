@@ -269,8 +269,7 @@ def character(flow: StemFlow, clips: Tensor) -> dict[str, float]:
     (standard deviation of the level of mel frames in dB), and the largest `repetition`."""
     rate = flow.config.sample_rate
     log_mels = flow.log_mel(clips).clamp(min=MEL_RANGE_DB[0])
-    bandwidths = flow.spectrogram.bandwidths.to(log_mels)
-    levels = 10 * (10 ** (log_mels / 10) @ bandwidths).log10()
+    levels = 10 * flow.spectrogram.power(log_mels).log10()
     rows = []
     for clip in clips.numpy():
         centroid = librosa.feature.spectral_centroid(y=clip, sr=rate)

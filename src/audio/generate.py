@@ -12,13 +12,12 @@ from src.audio.reconstruct import log_mel_blocks
 from src.audio.spectrogram import MelSpectrogram
 from src.audio.vae import STRIDE
 from src.audio.water_filling import LOG_POWER_PER_DB, water_level
-from src.config import GUIDANCE, GUIDANCE_TIMES, MEL_RANGE_DB, OPERATING_SDR_DB, SOLVER_STEPS, STEMS
+from src.config import BEGINNINGS, GUIDANCE, GUIDANCE_TIMES, MEL_RANGE_DB, OPERATING_SDR_DB, SOLVER_STEPS, STEMS
 from src.errors import UsageError
 
 MAX_SECONDS = 600
 CONTINUATION_GUIDANCE = 0.5  # weaker than `GUIDANCE`, for a smaller change of level where the new part begins
 CONTEXT = 64  # latent frames at the end of a recording that its continuation depends on
-BEGINNINGS = 8  # of a continuation that are drawn; the one that fits the recording best goes on
 JOINT = 5  # latent frames (0.23 s) on each side of the end of the recording in which a beginning must fit
 PHASE_BLOCK = 2**17  # samples of which the phase is estimated at once: 6 s
 PHASE_OVERLAP = 2**12  # samples of the earlier block that the next one continues
@@ -148,7 +147,7 @@ def _joint_changes(flow: StemFlow, log_mels: Tensor, joint: int) -> Tensor:
     after: (batch,) squares in dB, of the level plus of the spectrum's mean over bands."""
     reach = STRIDE * JOINT
     sides = log_mels[:, max(0, joint - reach) : joint], log_mels[:, joint : joint + reach]
-    powers = [(10 ** (side / 10)).mean(dim=1) @ flow.spectrogram.bandwidths.to(side) for side in sides]
+    powers = [flow.spectrogram.power(side).mean(dim=1) for side in sides]
     level = 10 * (powers[1] / powers[0]).log10()
     before, after = (side.clamp(min=MEL_RANGE_DB[0]).mean(dim=1) for side in sides)
     return level.square() + (after - before).square().mean(dim=1)

@@ -57,6 +57,10 @@ class MelSpectrogram:
         """Share of the frequency axis that each band covers: (bands,), sums to 1."""
         return _bandwidths(self).clone()
 
+    def power(self, log_mel: Tensor) -> Tensor:
+        """Power (..., frames), full scale 1, of the frames of a log-mel spectrogram (..., frames, bands) in dB."""
+        return 10 ** (log_mel / 10) @ self.bandwidths.to(log_mel)
+
     def log_mel(self, waveform: Tensor) -> Tensor:
         """Log-mel spectrogram (..., frames, bands) in dB re full scale, at least -100, of a waveform (..., samples).
 

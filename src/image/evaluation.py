@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from scipy.ndimage import label
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from src import classifiers, files, metrics, paths, runtime
-from src.config import IMAGE_PROFILES, LATENT_STD, SAMPLE_GRID_SIDE, SPLITS, ClassifierConfig, EvaluationConfig
+from src.config import IMAGE_PROFILES, INK, LATENT_STD, SAMPLE_GRID_SIDE, SPLITS, ClassifierConfig, EvaluationConfig
 from src.errors import CheckpointError, DataError, DownloadError
 from src.image import classifier, dcgan, generate
 from src.image.data import Digits, load_mnist
@@ -31,6 +33,7 @@ from src.metric_tables import (
     PRECISION,
     RAREST_DIGIT,
     RECALL,
+    SEVERAL_PARTS,
     Metric,
 )
 
@@ -89,6 +92,7 @@ class Scorer:
             **({} if digits is None else {DIGIT_ACCURACY: classifiers.accuracy(logits, digits)}),
             RAREST_DIGIT: min(shares),
             COMMONEST_DIGIT: max(shares),
+            SEVERAL_PARTS: in_several_parts(images).double().mean().item(),
             "digit_shares": shares,
         }
 
@@ -100,6 +104,12 @@ class Scorer:
         else:
             images = generate.sample(model, SAMPLE_GRID_SIDE**2, GRID_SEED)
         generate.save(images, run_paths.grid(epoch), columns=SAMPLE_GRID_SIDE)
+
+
+def in_several_parts(images: Tensor) -> Tensor:
+    """Which of uint8 images (count, 1, 28, 28) have ink in more than one connected part: bool (count,). Pixels that
+    touch at a corner are connected."""
+    return torch.tensor([label(image[0] > INK, structure=np.ones((3, 3)))[1] > 1 for image in images.cpu().numpy()])
 
 
 def evaluate(

@@ -5,7 +5,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from src import paths
-from src.config import SOLVER_STEPS, STEMS
+from src.config import BEGINNINGS, SOLVER_STEPS, STEMS
 from src.figures import BLUE, ORANGE, WIDTH, save_themes
 from src.files import load_json
 from src.metric_tables import CLIP_METRICS, FLOW_LOSS, FRECHET, RECALL_OF_CLIPS, RECOGNISED
@@ -52,7 +52,10 @@ def template_values(run_paths: paths.FlowPaths) -> dict[str, str | int]:
         machine=machine_line(protocol["machine"]),
     )
     values |= training_values(metrics["training"])
-    return {f"flow_{name}": value for name, value in values.items()} | {"solver_steps": SOLVER_STEPS}
+    return {f"flow_{name}": value for name, value in values.items()} | {
+        "solver_steps": SOLVER_STEPS,
+        "beginnings": BEGINNINGS,
+    }
 
 
 def write_figures(run_paths: paths.FlowPaths) -> list[Path]:

@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
 
 from src import paths
-from src.config import EQUAL_IMAGES, FID_REACHED, FULL_TRAINING_DIGITS, SAMPLE_GRID_SIDE
+from src.config import EQUAL_IMAGES, FID_REACHED, FULL_TRAINING_DIGITS, INK, SAMPLE_GRID_SIDE
 from src.errors import CheckpointError
 from src.figures import BLUE, GREY, ORANGE, WIDTH, save_themes
 from src.files import load_json, save_picture
@@ -24,6 +24,7 @@ from src.metric_tables import (
     KID,
     PRECISION,
     RECALL,
+    SEVERAL_PARTS,
     Metric,
 )
 from src.report.tables import machine_line, table, training_values
@@ -50,8 +51,7 @@ def template_values(run_paths: paths.ImagePaths) -> dict[str, str | int]:
         recall_real=RECALL.format(metrics["final"][RECALL]["real"]),
         fid_seeds=len(metrics["fid_spread"]["generated"]),
         **{f"fid_spread_{of}": _spread(metrics["fid_spread"][of]) for of in ("generated", "random_training")},
-        misread=f"{1 - metrics['final'][DIGIT_ACCURACY]['mean']:.2%}",
-        misread_real=f"{1 - metrics['final'][DIGIT_ACCURACY]['real']:.2%}",
+        **_faults(metrics["final"]),
         kid_real=KID.format(metrics["final"][KID]["real"]),
         classifier_accuracy=f"{classifier['accuracy']['test']:.2%}",
         inception=f"With InceptionV3: not measured ({not_measured})." if not_measured else "",
@@ -73,6 +73,15 @@ def template_values(run_paths: paths.ImagePaths) -> dict[str, str | int]:
         benchmark_machine=_if_measured(run_paths.benchmark, _machine, "bench"),
         ablation_machine=_if_measured(run_paths.ablation, _machine, "ablate"),
     )
+
+
+def _faults(final: dict) -> dict[str, str | int]:
+    """The shares of digits in several parts and of misread digits, generated and real."""
+    shares: dict[str, str | int] = {"ink": INK}
+    for suffix, of in (("", "mean"), ("_real", "real")):
+        shares[f"several_parts{suffix}"] = f"{final[SEVERAL_PARTS][of]:.1%}"
+        shares[f"misread{suffix}"] = f"{1 - final[DIGIT_ACCURACY][of]:.2%}"
+    return shares
 
 
 def _spread(fids: list[float]) -> str:

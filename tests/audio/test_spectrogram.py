@@ -133,6 +133,13 @@ def test_mel_bandwidths_share_out_all_frequencies():
     torch.testing.assert_close(widths[41:-1], spacing[40:] / 11025, rtol=0.1, atol=0)  # the wide bands, least quantised
 
 
+def test_the_power_of_a_frame_is_that_of_the_sound():
+    mel = MelSpectrogram(RATE, 80, 1024, 256)
+    power = mel.power(mel.log_mel(0.1 * torch.randn(2, 100_000)))
+    assert power.shape == (2, mel.frames(100_000))
+    torch.testing.assert_close(power.mean(dim=1), torch.full((2,), 0.01), rtol=0.05, atol=0)
+
+
 def test_own_phase_with_own_magnitudes_gives_nearly_the_same_sound():
     """White noise, whose mel says all there is to its power: right phases and expected magnitudes correlate well."""
     noise = torch.randn(20_000) * 0.1

@@ -113,6 +113,15 @@ def test_without_its_weights_inception_is_not_measured_and_says_so(small_mnist, 
     assert "fid_inception" not in result["final"]
 
 
+def test_parts_of_a_digit_are_counted_where_there_is_ink():
+    images = torch.zeros(4, 1, 28, 28, dtype=torch.uint8)
+    images[:, 0, 4:12, 4] = 255
+    images[1, 0, 12:15, 5] = 65  # touches at a corner
+    images[2, 0, 20, 20] = 64  # too pale to count
+    images[3, 0, 20, 20] = 65
+    assert evaluation.in_several_parts(images).tolist() == [False, False, False, True]
+
+
 def test_the_requested_digits_are_compared_with_those_that_the_classifier_reads(small_mnist):
     scorer = small_scorer()
     read = scorer.logits.argmax(1)

@@ -49,13 +49,12 @@ def template_values(run_paths: paths.FlowPaths) -> dict[str, str | int]:
         best_epoch=FLOW_LOSS.best(metrics["checkpoints"])["epoch"],
         style_means=metrics["training"]["config"]["style_means"],
         style_deviations=metrics["training"]["config"]["style_deviations"],
+        solver_steps=SOLVER_STEPS,
+        beginnings=BEGINNINGS,
         machine=machine_line(protocol["machine"]),
     )
     values |= training_values(metrics["training"])
-    return {f"flow_{name}": value for name, value in values.items()} | {
-        "solver_steps": SOLVER_STEPS,
-        "beginnings": BEGINNINGS,
-    }
+    return {f"flow_{name}": value for name, value in values.items()}
 
 
 def write_figures(run_paths: paths.FlowPaths) -> list[Path]:

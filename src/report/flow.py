@@ -44,6 +44,7 @@ def template_values(run_paths: paths.FlowPaths) -> dict[str, str | int]:
         speed=f"{metrics['speed']:.0f}",
         recall=RECALL_OF_CLIPS.format(metrics["scores"]["generated"][RECALL_OF_CLIPS][0]),
         recall_training=RECALL_OF_CLIPS.format(metrics["scores"]["training"][RECALL_OF_CLIPS][0]),
+        frechet_ratio=f"{metrics['scores']['generated'][FRECHET][0] / metrics['scores']['training'][FRECHET][0]:.1f}",
         frechet_griffin_lim=FRECHET.format(metrics["scores"]["real_through_griffin_lim"][FRECHET][0]),
         frechet_real=FRECHET.format(metrics["scores"]["real"][FRECHET][0]),
         best_epoch=FLOW_LOSS.best(metrics["checkpoints"])["epoch"],

@@ -269,7 +269,7 @@ OPERATING_SDR_DB = (18.6, 18.5, 18.5, 18.8)
 # less diverse (the truncation of Brock et al. 2019, https://arxiv.org/abs/1809.11096).
 LATENT_STD = 0.99
 GUIDANCE = 1.5  # strength of stem and style in generated sound; 0 is the plain flow
-GUIDANCE_TIMES = (0.3, 1.0)  # times of the path at which it applies; earlier, it would cost variety
+GUIDANCE_TIMES = (0.3, 1.0)  # times of the path at which it applies; earlier, it makes drums worse
 BEGINNINGS = 8  # of a continuation that are drawn; the one that fits the recording best goes on
 STYLE_SMOOTHING = 0.5  # share of noise in the style of generated sound; 0 takes a training window's own
 STYLE_SPREAD = 0.85  # deviation of generated styles from their mean, relative to that of the training windows' styles

@@ -53,7 +53,7 @@ def digit_rows(metrics: dict) -> list[list[str]]:
             FID.format(final[FID]["mean"]),
             f"random training digits {FID.format(random_training['test'])}; validation digits "
             f"{FID.format(references['validation']['test'])}",
-            f"{sure(FID)}; on another set (below) ± {FID.format(stdev(fids))} over {len(fids)}",
+            f"{sure(FID)}; on the validation digits ± {FID.format(stdev(fids))} over {len(fids)}",
         ],
         [
             "Is a digit the one that was asked for?",
@@ -92,7 +92,8 @@ def stem_rows(metrics: dict) -> list[list[str]]:
             f"Which rate brings a stem back at an SDR of {_range(SDR, final.values())} dB? (kbit/s; "
             f"{_stems_between(RATE, final)})",
             _range(RATE, final.values()),
-            f"at equal SDR {_bd_rates(metrics['bd_rate'])} less than with the learned part of z_fine off",
+            f"at equal SDR {_bd_rates(metrics['bd_rate'])} less than with the learned part of the waveform's latent "
+            "off",
             sure(RATE),
         ]
     ]

@@ -1,7 +1,7 @@
 """The first table of RESULTS.md: questions of both halves, each with its answer, a yardstick, and its spread."""
 
 from collections.abc import Iterable
-from statistics import stdev
+from statistics import mean, stdev
 
 from src import paths
 from src.config import STEMS
@@ -53,7 +53,8 @@ def digit_rows(metrics: dict) -> list[list[str]]:
             FID.format(final[FID]["mean"]),
             f"random training digits {FID.format(random_training['test'])}; validation digits "
             f"{FID.format(references['validation']['test'])}",
-            f"{sure(FID)}; on the validation digits ± {FID.format(stdev(fids))} over {len(fids)}",
+            f"{sure(FID)}; against the validation digits {FID.format(mean(fids))} ± {FID.format(stdev(fids))} over "
+            f"{len(fids)}",
         ],
         [
             "Is a digit the one that was asked for?",
@@ -68,7 +69,8 @@ def digit_rows(metrics: dict) -> list[list[str]]:
             sure(RECALL),
         ],
         [
-            "Are the digits copies? (the nearest 1 % lie within this distance of a training digit, in grey levels)",
+            "Are the digits copies? (the nearest 1 % lie within this distance of a training digit, in grey levels; "
+            "copies would lower it)",
             f"{near['percentile_1_distance_generated']:.1f}",
             f"test digits {near['percentile_1_distance_test']:.1f}",
             f"{near['count']:,} digits",
@@ -92,21 +94,25 @@ def stem_rows(metrics: dict) -> list[list[str]]:
             f"Which rate brings a stem back at an SDR of {_range(SDR, final.values())} dB? (kbit/s; "
             f"{_stems_between(RATE, final)})",
             _range(RATE, final.values()),
-            f"at equal SDR {_bd_rates(metrics['bd_rate'])} less than with the learned part of the waveform's latent "
-            "off",
+            f"at equal SDR the model needs {_bd_rates(metrics['bd_rate'])} less than with the learned part of the "
+            "waveform's latent off",
             sure(RATE),
         ]
     ]
     model, guessed = ([baselines[stem][key] for stem in STEMS] for key in ("model", "griffin_lim_decoded_mel"))
     if all(OPINION in row for row in (*model, *guessed)):
-        lower = [stem for stem, row, other in zip(STEMS, model, guessed, strict=True) if _below(OPINION, row, other)]
+        lower = [
+            f"{stem} ({OPINION.format(other[OPINION])} against {OPINION.format(row[OPINION])})"
+            for stem, row, other in zip(STEMS, model, guessed, strict=True)
+            if _below(OPINION, row, other)
+        ]
         rows.append(
             [
                 "How does it sound? (opinion score, 1 to 5, by a model; "
                 f"{_stems_between(OPINION, dict(zip(STEMS, model, strict=True)))})",
                 _range(OPINION, model),
-                f"the mel latent alone, with an estimated phase: {_range(OPINION, guessed)}, "
-                f"clearly more than the model in {' and '.join(lower) or 'no stem'}; the model with fill: "
+                f"the mel latent alone, with an estimated phase: clearly better in {' and '.join(lower) or 'no stem'}; "
+                "the model with fill: "
                 f"{_range(OPINION, [baselines[stem]['model_filled'] for stem in STEMS])}",
                 sure(OPINION),
             ]

@@ -133,7 +133,7 @@ def load_network(path: Path, kind: type[Config], build: Callable[[Config], Netwo
         network.load_state_dict(weights)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         reason = f": {error}" if isinstance(error, UserError) else ""
-        raise CheckpointError(f"{relative(path)} is not a {name} of this project{reason}") from error
+        raise CheckpointError(f"{relative(path)} is not a {name} of this version of the project{reason}") from error
     if not all(torch.isfinite(tensor).all() for tensor in network.state_dict().values()):
         raise CheckpointError(f"{relative(path)} has weights that are not finite")
     return network.eval()

@@ -209,7 +209,9 @@ def resume(run: Run, run_paths: RunPaths, data_source: str) -> None:
         except CheckpointError:
             raise
         except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{relative(path)} is not a training state of this project") from error
+            raise CheckpointError(
+                f"{relative(path)} is not a training state of this version of the project: --overwrite begins again"
+            ) from error
         if distributed.is_main():
             print(f"going on from {relative(path)}")
     distributed.check_agreement(run.step, "the checkpoint that they resume from")

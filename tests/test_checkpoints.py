@@ -109,7 +109,7 @@ PUBLISHED = {  # SHA-256 over name, type, shape and bytes of every tensor, sorte
     paths.IMAGE.unconditional: (ImageConfig, "50c3ff033847aefe90484d8d56880a0d5280649019e7ee86deedebcf7207d3ae"),
     paths.IMAGE.classifier: (ClassifierConfig, "43a759ba94b74b023dd0c8907dc701c1a78c162a0392efc7101187e683a7a0cc"),
     paths.AUDIO.weights: (AudioConfig, "e9c8bb9ba541e8ac9b11da1c3293ec3099495e96bc8ba4d29ff4c2ab38ff48f7"),
-    paths.FLOW.weights: (FlowConfig, "c0c079a10cedf8b5aa53d6d9768524bd6621f4713161740ebb79b591376175c6"),
+    paths.FLOW.weights: (FlowConfig, "214b8c80ab852aeb09276b846e96a883d0cb5cb657829d172b7b2fcc707efd9a"),
     paths.AUDIO.classifier: (StemClassifierConfig, "f171a52e41d2fdfdeff55620947f97ee28dc2246c474c81acf7f8fdfceac4237"),
 }
 

@@ -58,5 +58,7 @@ def test_fitting_separates_what_is_separable_and_publishing_keeps_it(tmp_path):
     _, description = checkpoints.load_weights(path)
     assert description["data"] == "points" and description["accuracy"] == {"validation": 1.0, "test": 1.0}
     assert measure(checkpoints.load_network(path, ClassifierConfig, Tiny, "tiny network"), Data()) == 1.0
-    with pytest.raises(CheckpointError, match=r"tiny\.safetensors is not a large network of this project"):
+    with pytest.raises(
+        CheckpointError, match=r"tiny\.safetensors is not a large network of this version of the project"
+    ):
         checkpoints.load_network(path, ClassifierConfig, lambda config: nn.Linear(1, 1), "large network")

@@ -8,11 +8,11 @@ Flow matching (Lipman et al. 2023, https://arxiv.org/abs/2210.02747) has three p
 
 The latent is the two-dimensional cosine transform of 4 mel frames, of which the broadest patterns are kept. It has no
 learned weights. The coefficients of the patterns that are left out are drawn at random at decoding: Gaussians around
-the least-squares estimate from the latent and its neighbours, both fitted to the training tracks.
+an estimate from the latent and its neighbours, by ridge regression on the training tracks.
 
 The network receives the stem and the *style* of the clip: means and standard deviations of the broadest coefficients
 over the whole clip, that is, its level, its timbre and how much they change (`StemFlow.style`). A new clip's style is
-drawn near that of a training window; all its frames share it.
+that of a training window, mixed with noise and pulled towards the mean; all its frames share it.
 """
 
 import math
@@ -186,8 +186,9 @@ class StemFlow(nn.Module):
         rest = STRIDE * config.mel_bands - config.latent_dim
         self.register_buffer("mean", torch.zeros(config.latent_dim))
         self.register_buffer("deviation", torch.ones(config.latent_dim))
-        # Of what is left out, for each stem: the mean, the weights of the estimate and the deviation from it.
-        self.register_buffer("rest_mean", torch.zeros(len(STEMS), rest))
+        # The estimate of what is left out, for each stem: its value at latent 0, its weights, and the deviation from it
+        # in the training tracks.
+        self.register_buffer("rest_intercept", torch.zeros(len(STEMS), rest))
         self.register_buffer("rest_weights", torch.zeros(len(STEMS), (1 + 2 * NEIGHBOURS) * config.latent_dim, rest))
         self.register_buffer("rest_deviation", torch.ones(len(STEMS), rest))
         self.register_buffer("style_mean", torch.zeros(config.style_dim))
@@ -237,8 +238,8 @@ class StemFlow(nn.Module):
 
     def expected_rest(self, stem_index: int, latent: Tensor) -> Tensor:
         """The coefficients (batch, frames, 4 bands - latent_dim) that latents (batch, frames, latent_dim) leave out, as
-        the stem's least-squares estimate from each latent frame and its neighbours."""
-        return self.rest_mean[stem_index] + with_neighbours(latent) @ self.rest_weights[stem_index]
+        the stem's ridge-regression estimate from each latent frame and its neighbours."""
+        return self.rest_intercept[stem_index] + with_neighbours(latent) @ self.rest_weights[stem_index]
 
     def draw_rest(self, stem_index: int, latent: Tensor, noise: Tensor) -> Tensor:
         """Coefficients that latents leave out: `expected_rest` plus independent Gaussians, standard normal `noise`

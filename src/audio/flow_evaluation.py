@@ -107,7 +107,7 @@ def score_clips(flow: StemFlow, config: FlowEvaluationConfig, training: Tracks, 
     """Scores of the clips of one seed, and of three kinds of real excerpts, against one random half of the tracks.
 
     `real`: excerpts of the other half; `real_through_griffin_lim`: the same with estimated phase; `training`: excerpts
-    of the training tracks, as a perfect copy of them would score.
+    of the training tracks, as a model that copies would return them. Only the second has an estimated phase.
     """
     stream = runtime.random_stream(seed)
     order = torch.randperm(len(tracks), generator=stream).tolist()
@@ -153,8 +153,8 @@ def _griffin_lim(flow: StemFlow, log_mels: Tensor, samples: int) -> Tensor:
 
 
 def _copies(flow: StemFlow, training: Tracks, count: int, stream: torch.Generator) -> Clips:
-    """Training excerpts as a flow that has memorised them would draw them: through the latent, with random values of
-    the coefficients that it leaves out, and an estimated phase."""
+    """Training excerpts as a flow that has memorised them would draw them: through the latent, with values of the
+    coefficients that it leaves out drawn around their estimate, and an estimated phase."""
     copies = []
     for stem_index, clips in enumerate(_draw_excerpts(training, count, stream)):
         log_mels = flow.log_mel(clips.to(flow.mean.device))

@@ -19,7 +19,7 @@ from src.config import STEMS, FlowConfig
 from src.metric_tables import BEST_FLOW, FLOW_LOSS
 
 LEAST_KNOWN = 8  # latent frames at least that are known, and that are not, where a part of a window is known
-RIDGE = 0.02  # of the estimate of what the latent leaves out, times the variance of a normalised coefficient
+RIDGE = 235.0  # latent frames of unit variance that the penalty of the estimate of what is left out weighs
 VALIDATION_TIMES = 8  # times, evenly spread, at which the loss of a validation window is measured
 
 Batch = tuple[Tensor, Tensor]  # log-mel spectrograms (batch, frames, bands) in dB, and their stem indices (batch,)
@@ -110,10 +110,10 @@ def _fit_rest(model: StemFlow, stem_index: int, coded: list[tuple[Tensor, Tensor
     inputs = torch.cat([with_neighbours(latent)[0] for latent, _ in coded])
     rest = torch.cat([left_out[0] for _, left_out in coded])
     centred, centred_rest = inputs - inputs.mean(0), rest - rest.mean(0)
-    penalty = RIDGE * len(inputs) * torch.eye(inputs.shape[1])
+    penalty = RIDGE * torch.eye(inputs.shape[1])
     weights = torch.linalg.solve(centred.T @ centred + penalty, centred.T @ centred_rest)
     model.rest_weights[stem_index] = weights
-    model.rest_mean[stem_index] = rest.mean(0) - inputs.mean(0) @ weights
+    model.rest_intercept[stem_index] = rest.mean(0) - inputs.mean(0) @ weights
     model.rest_deviation[stem_index] = (centred_rest - centred @ weights).std(0)
 
 

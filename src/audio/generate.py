@@ -184,7 +184,7 @@ def draw_noise(flow: StemFlow, stem: str, latent_frames: int, seed: int, row: in
     own = torch.randn(1, latent_frames, flow.config.latent_dim, generator=stream).to(flow.mean)
     common = torch.randn(1, 1, flow.config.latent_dim, generator=stream).to(flow.mean)
     noise = mix_noise(own, common, flow.config.common_noise)
-    rest_noise = torch.randn(1, latent_frames, flow.rest_mean.shape[1], generator=stream).to(flow.mean)
+    rest_noise = torch.randn(1, latent_frames, flow.rest_intercept.shape[1], generator=stream).to(flow.mean)
     return noise, rest_noise
 
 

@@ -207,11 +207,11 @@ def test_the_left_out_coefficients_are_estimated_by_ridge_regression(tracks):
     inputs = np.concatenate([flow.with_neighbours(latent)[0].numpy() for latent, _ in coded])
     rest = np.concatenate([left_out[0].numpy() for _, left_out in coded])
     size = inputs.shape[1]
-    penalty = (flow_training.RIDGE * len(inputs)) ** 0.5 * np.eye(size)
+    penalty = flow_training.RIDGE**0.5 * np.eye(size)
     system = np.block([[inputs, np.ones((len(inputs), 1))], [penalty, np.zeros((size, 1))]])
     solution, *_ = np.linalg.lstsq(system, np.concatenate([rest, np.zeros((size, rest.shape[1]))]))
     np.testing.assert_allclose(model.rest_weights[2], solution[:-1], atol=1e-3)
-    np.testing.assert_allclose(model.rest_mean[2], solution[-1], atol=1e-3)
+    np.testing.assert_allclose(model.rest_intercept[2], solution[-1], atol=1e-3)
     expected = np.concatenate([model.expected_rest(2, latent)[0].numpy() for latent, _ in coded])
     np.testing.assert_allclose(model.rest_deviation[2], (rest - expected).std(0, ddof=1), rtol=1e-3, atol=1e-5)
 
@@ -258,13 +258,13 @@ def test_the_styles_of_training_windows_are_normalised(tracks):
 
 def test_left_out_coefficients_are_drawn_around_the_estimate_of_their_stem():
     model = random_model()
-    model.rest_mean[2] = torch.linspace(-3, 3, 56)
+    model.rest_intercept[2] = torch.linspace(-3, 3, 56)
     model.rest_weights[2, 8 + 5] = 2.0  # coefficient 5 of the frame itself, which stands after its earlier neighbour
     model.rest_deviation[2] = torch.linspace(0.5, 2, 56)
     latent = torch.zeros(1, 3, 8)
     latent[0, 1, 5] = 10.0
     drawn = model.draw_rest(2, latent, torch.ones(1, 3, 56))[0]
-    torch.testing.assert_close(drawn[0], model.rest_mean[2] + model.rest_deviation[2])
+    torch.testing.assert_close(drawn[0], model.rest_intercept[2] + model.rest_deviation[2])
     torch.testing.assert_close(drawn[1], drawn[0] + 20)
     torch.testing.assert_close(drawn[2], drawn[0])
 

@@ -21,6 +21,7 @@ def small_flow() -> flow.StemFlow:
     model = flow.StemFlow(FlowConfig(latent_dim=8, style_means=4, width=8, blocks=1)).eval()
     model.mean[0] = 15.0  # about -30 dB
     model.rest_deviation.fill_(0.1)
+    model.rest_weights.normal_(0, 0.02)
     return model
 
 

@@ -23,6 +23,7 @@ def small_flow() -> flow.StemFlow:
         torch.nn.init.normal_(parameter, 0, 0.05)
     model.mean[0] = 10.0  # about -30 dB
     model.rest_deviation.fill_(0.1)
+    model.rest_weights.normal_(0, 0.02)
     model.styles.normal_()
     return model
 

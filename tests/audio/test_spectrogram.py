@@ -138,6 +138,9 @@ def test_the_power_of_a_frame_is_that_of_the_sound():
     power = mel.power(mel.log_mel(0.1 * torch.randn(2, 100_000)))
     assert power.shape == (2, mel.frames(100_000))
     torch.testing.assert_close(power.mean(dim=1), torch.full((2,), 0.01), rtol=0.05, atol=0)
+    one_band = torch.full((3, 80), -100.0)
+    one_band[:, 70] = 0
+    torch.testing.assert_close(mel.power(one_band), mel.bandwidths[70].expand(3))
 
 
 def test_own_phase_with_own_magnitudes_gives_nearly_the_same_sound():

@@ -19,7 +19,7 @@ from src.config import STEMS, FlowConfig
 from src.metric_tables import BEST_FLOW, FLOW_LOSS
 
 LEAST_KNOWN = 8  # latent frames at least that are known, and that are not, where a part of a window is known
-RIDGE = 235.0  # latent frames of unit variance that the penalty of the estimate of what is left out weighs
+RIDGE = 235.0  # penalty of the estimate of what is left out: it weighs as many latent frames of unit variance
 VALIDATION_TIMES = 8  # times, evenly spread, at which the loss of a validation window is measured
 
 Batch = tuple[Tensor, Tensor]  # log-mel spectrograms (batch, frames, bands) in dB, and their stem indices (batch,)

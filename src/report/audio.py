@@ -181,11 +181,14 @@ def perceptual_table(metrics: dict, metric: Metric) -> str:
 def resampled_table(metrics: dict) -> str:
     """Scores of tracks at 44.1 kHz."""
     labels = {
-        SDR: f"{SDR.label} at 44.1 kHz, dB",
-        RATE: "rate, kbit/s",
-        f"resampling_alone_{SDR}": "SDR of resampling, dB",
+        SDR: (f"{SDR.label} at 44.1 kHz, dB", SDR),
+        RATE: ("rate, kbit/s", RATE),
+        f"resampling_alone_{SDR}": ("SDR of resampling, dB", SDR),
     }
-    rows = [[label, *(f"{metrics['resampled'][stem][key]:.1f}" for stem in STEMS)] for key, label in labels.items()]
+    rows = [
+        [label, *(metric.format(metrics["resampled"][stem][key]) for stem in STEMS)]
+        for key, (label, metric) in labels.items()
+    ]
     return table(["", *STEMS], rows)
 
 

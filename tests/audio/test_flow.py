@@ -210,8 +210,8 @@ def test_the_left_out_coefficients_are_estimated_by_ridge_regression(tracks):
     penalty = flow_training.RIDGE**0.5 * np.eye(size)
     system = np.block([[inputs, np.ones((len(inputs), 1))], [penalty, np.zeros((size, 1))]])
     solution, *_ = np.linalg.lstsq(system, np.concatenate([rest, np.zeros((size, rest.shape[1]))]))
-    np.testing.assert_allclose(model.rest_weights[2], solution[:-1], atol=1e-3)
-    np.testing.assert_allclose(model.rest_intercept[2], solution[-1], atol=1e-3)
+    np.testing.assert_allclose(model.rest_weights[2], solution[:-1], atol=1e-6)
+    np.testing.assert_allclose(model.rest_intercept[2], solution[-1], atol=1e-6)
     expected = np.concatenate([model.expected_rest(2, latent)[0].numpy() for latent, _ in coded])
     np.testing.assert_allclose(model.rest_deviation[2], (rest - expected).std(0, ddof=1), rtol=1e-3, atol=1e-5)
 

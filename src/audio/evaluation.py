@@ -1,5 +1,6 @@
 """The evaluation protocol of the stem VAE: scores of a checkpoint, the full measurement, and the one of `verify`."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -158,7 +159,8 @@ def evaluate(
 
 def remeasure(run_paths: paths.AudioPaths = paths.AUDIO) -> Iterator[tuple[str, float, float, float]]:
     """Measure the published stem VAE again at its operating point. Yields the stem and the metric, the recorded and the
-    new value, and the allowed difference. The data are checked at once, before the first value is asked for.
+    new value, and the allowed difference. The data are checked at once, before the first value is asked for. Warns that
+    opinion scores are left out if Zimtohrli is not installed.
 
     Raises:
         DataError: MUSDB18 is not available, or is not the variant that the recorded numbers were measured on.
@@ -180,9 +182,11 @@ def remeasure(run_paths: paths.AudioPaths = paths.AUDIO) -> Iterator[tuple[str, 
 
 def _remeasured(recorded: dict, model: vae.StemVAE, tracks: Tracks) -> Iterator[tuple[str, float, float, float]]:
     for stem_index, stem in enumerate(STEMS):
-        measured = measure(model, non_silent(tracks, stem_index), stem, OPERATING_SDR_DB[stem_index])
+        measured = measure(model, non_silent(tracks, stem_index), stem, OPERATING_SDR_DB[stem_index], perceptual=True)
+        if OPINION not in measured:
+            warnings.warn(f"{stem}: the opinion score is not measured, zimtohrli is not installed", stacklevel=2)
         for metric in AUDIO_METRICS:
-            if metric.tolerance is not None:
+            if metric.tolerance is not None and metric in measured:
                 value = recorded[stem][metric]
                 yield f"{stem} {metric}", value, measured[metric], metric.allowed_difference(value)
 

@@ -224,7 +224,8 @@ def claims_table(metrics: dict, claims: dict) -> str:
     rates = [_rate_at(metrics["curve"][stem], claims["claimed"]["snr_db"]) for stem in STEMS]
     if None not in rates:
         bounds = (RATE.format(value) for value in (min(rates), max(rates)))
-        rows.append(["rate at that SNR, kbit/s", "-", "-", *bounds])
+        claimed_snr = f"{claims['claimed']['snr_db']:g}"
+        rows.append([f"rate at an SNR of {claimed_snr} dB, kbit/s", "-", "-", *bounds])
     return table(["", "claim", "its files", "ours, from", "to"], rows)
 
 

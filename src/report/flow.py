@@ -1,5 +1,6 @@
 """Tables and the figure of generated stems."""
 
+import json
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -26,6 +27,7 @@ def template_values(run_paths: paths.FlowPaths) -> dict[str, str | int]:
     """The template's values for generated stems. Raises CheckpointError if a JSON file is missing or damaged."""
     metrics = load_json(run_paths.metrics)
     protocol, joints = metrics["protocol"], metrics["joints"]
+    again = trained_again(paths.FLOW_TRAINED_AGAIN)
     values = dict(
         each=protocol["count"],
         seconds=f"{protocol['seconds']:g}",
@@ -52,10 +54,32 @@ def template_values(run_paths: paths.FlowPaths) -> dict[str, str | int]:
         style_deviations=metrics["training"]["config"]["style_deviations"],
         solver_steps=SOLVER_STEPS,
         beginnings=BEGINNINGS,
+        loss=FLOW_LOSS.format(FLOW_LOSS.best(metrics["checkpoints"])[FLOW_LOSS]),
+        again_loss=FLOW_LOSS.format(again[FLOW_LOSS]),
+        closest=closest_distances(metrics),
         machine=machine_line(protocol["machine"]),
     )
     values |= training_values(metrics["training"])
+    values |= {f"again_{name}": value for name, value in training_values(again).items()}
     return {f"flow_{name}": value for name, value in values.items()}
+
+
+def trained_again(log: Path) -> dict:
+    """Epochs, seconds, machine and last validation loss of the training of which this is the log."""
+    start, *lines = map(json.loads, log.read_text(encoding="utf-8").splitlines())
+    last_epoch = [line for line in lines if "seconds" in line][-1]
+    last_checkpoint = [line for line in lines if "training_seconds" in line][-1]
+    return start | {
+        "epochs": last_epoch["epoch"],
+        "seconds": last_epoch["seconds"],
+        FLOW_LOSS: last_checkpoint[FLOW_LOSS],
+    }
+
+
+def closest_distances(metrics: dict) -> str:
+    """The least distance of a clip of each stem from the training excerpts, in the log-mel spectrogram."""
+    closest = metrics["nearest"]["closest"]
+    return ", ".join(f"{found['distance_db']:.1f} ({stem})" for stem, found in closest.items())
 
 
 def write_figures(run_paths: paths.FlowPaths) -> list[Path]:

@@ -208,7 +208,7 @@ def ablation_text(ablation: dict) -> str:
         no_average = [run[f"{FID}_no_average"] for run in row["runs"]]
         rows.append([row["variant"], *map(_mean_and_spread, (last, no_average))])
     images_seen = {
-        name: ", ".join("not reached" if count is None else f"{count:,}" for count in counts)
+        name: " / ".join("not reached" if count is None else f"{count:,}" for count in counts)
         for name, counts in ablation["images_to_fid_1"].items()
     }
     published = ablation["protocol"]["default"]["epochs"] * FULL_TRAINING_DIGITS
@@ -218,8 +218,8 @@ def ablation_text(ablation: dict) -> str:
         f"training images, repeats counted (the published training: {published:,}), at a constant learning rate, and "
         "was scored on the validation digits; "
         f"mean ± standard deviation over {len(ablation['rows'][0]['runs'])} seeds:\n\n{table(header, rows)}\n\n"
-        f"Training images until {FID.label} on the validation digits is at most 1, scored every 500 steps, for "
-        f"each seed: {images_seen['default']} with labels; {images_seen['unconditional']} without, in longer trainings."
+        f"Training images until the validation {FID.label} is at most 1, scored every 500 steps, for each seed: with "
+        f"labels {images_seen['default']}; without, in longer trainings, {images_seen['unconditional']}."
     )
 
 

@@ -44,6 +44,7 @@ def render(
     values |= image.template_values(image_paths) | audio.template_values(audio_paths, claims)
     values |= flow.template_values(flow_paths)
     values |= summary.template_values(image_paths, audio_paths, flow_paths)
+    values |= letter_machines({name: text for name, text in values.items() if name.endswith("_machine")})
     templates = {
         page: "results.md.template",
         image_paths.weights.parent / "README.md": "image_card.md.template",
@@ -53,3 +54,10 @@ def render(
         path: break_words(Template((FOLDER / name).read_text(encoding="utf-8")).substitute(values))
         for path, name in templates.items()
     }
+
+
+def letter_machines(machines: dict[str, str]) -> dict[str, str]:
+    """A letter for each different machine, in place of its description; `machines` lists the descriptions."""
+    letters = {text: chr(ord("A") + index) for index, text in enumerate(dict.fromkeys(machines.values()))}
+    listed = "\n".join(f"- {letter}: {text}" for text, letter in letters.items())
+    return {name: letters[text] for name, text in machines.items()} | {"machines": listed}

@@ -94,8 +94,8 @@ def stem_rows(metrics: dict) -> list[list[str]]:
             f"Which rate brings a stem back at an SDR of {_range(SDR, final.values())} dB? (kbit/s; "
             f"{_stems_between(RATE, final)})",
             _range(RATE, final.values()),
-            f"at equal SDR the model needs {_bd_rates(metrics['bd_rate'])} less than with the learned part of the "
-            "waveform's latent off",
+            f"at equal SDR {_bd_rates(metrics['bd_rate'])} less than the closed form, the same model with its learned "
+            "waveform coder off",
             sure(RATE),
         ]
     ]

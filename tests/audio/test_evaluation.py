@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -138,17 +139,29 @@ def test_an_interrupted_measurement_goes_on_and_ends_in_the_same_scores(model, s
     assert len(computed) == len(set(computed)) == 40
 
 
-def test_remeasuring_yields_recorded_beside_measured_values(model, tracks, monkeypatch, tmp_path):
+@pytest.mark.parametrize("scored", [True, False])
+def test_remeasuring_yields_recorded_beside_measured_values(model, tracks, monkeypatch, tmp_path, scored):
+    monkeypatch.setattr(evaluation.metrics, "zimtohrli_mos", lambda *_: 3.0)
     monkeypatch.setattr(evaluation, "load_musdb18", lambda split, rate: tracks)
     monkeypatch.setattr(evaluation.vae, "load_model", lambda path: model)
     run_paths = paths.AudioPaths("trial", tmp_path)
     final = {
-        stem: evaluation.measure(model, evaluation.non_silent(tracks, index), stem, evaluation.OPERATING_SDR_DB[index])
+        stem: evaluation.measure(
+            model, evaluation.non_silent(tracks, index), stem, evaluation.OPERATING_SDR_DB[index], perceptual=True
+        )
         for index, stem in enumerate(STEMS)
     }
     evaluation.files.save_json(run_paths.metrics, {"final": final, "protocol": {"data": tracks.source}})
-    rows = list(evaluation.remeasure(run_paths))
-    assert len(rows) == len(STEMS) * sum(metric.tolerance is not None for metric in AUDIO_METRICS)
+    if not scored:
+        monkeypatch.setattr(evaluation.metrics, "zimtohrli_mos", lambda *_: None)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        rows = list(evaluation.remeasure(run_paths))
+    missing = [str(warning.message) for warning in caught if "zimtohrli" in str(warning.message)]
+    assert missing == ([] if scored else [f"{stem}: the opinion score is not measured, zimtohrli is not installed"
+                                          for stem in STEMS])  # fmt: skip
+    compared = sum(metric.tolerance is not None for metric in AUDIO_METRICS) - (not scored)
+    assert len(rows) == len(STEMS) * compared
     assert all(recorded == pytest.approx(measured) and allowed > 0 for _, recorded, measured, allowed in rows)
 
 

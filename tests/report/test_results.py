@@ -11,7 +11,7 @@ from src.config import STEMS, AudioConfig, ImageConfig, from_json
 from src.errors import CheckpointError
 from src.files import load_json
 from src.metric_tables import SDR
-from src.report import audio, image, results, summary, tables
+from src.report import audio, flow, image, results, summary, tables
 
 
 def test_the_pages_are_what_the_metrics_say():
@@ -49,6 +49,25 @@ def test_published_audio_numbers_were_measured_on_the_whole_data_set():
         assert metrics["protocol"]["operating_sdr_db"][stem] == metrics["final"][stem]["target_sdr_db"]
 
 
+def test_equal_machines_share_a_letter():
+    machines = {"image_machine": "one CPU", "flow_machine": "a GPU", "audio_machine": "one CPU"}
+    assert results.letter_machines(machines) == {
+        "image_machine": "A", "flow_machine": "B", "audio_machine": "A", "machines": "- A: one CPU\n- B: a GPU"
+    }  # fmt: skip
+
+
+def test_the_log_of_the_second_training_is_read(tmp_path):
+    log = tmp_path / "log.jsonl"
+    lines = ['{"epoch": 0, "machine": {"threads": 2}}', '{"epoch": 1, "seconds": 60.0, "flow_loss": 9.0}',
+             '{"epoch": 1, "training_seconds": 60.0, "flow_loss": 1.5}']  # fmt: skip
+    log.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert flow.trained_again(log) == {
+        "epoch": 0, "machine": {"threads": 2}, "epochs": 1, "seconds": 60.0, "flow_loss": 1.5
+    }  # fmt: skip
+    trained_again, published = flow.trained_again(paths.FLOW_TRAINED_AGAIN), load_json(paths.FLOW.metrics)["training"]
+    assert trained_again["config"] == published["config"] and trained_again["epochs"] == published["epochs"]
+
+
 def test_intervals_and_bd_rates_are_shown_beside_medians():
     row = {"sdr_museval_db": 18.0, "interval": {"sdr_museval_db": [17.5, 18.375]}}
     assert audio.interval(SDR, row) == "17.5 to 18.4"
@@ -67,9 +86,9 @@ def test_a_claim_stands_beside_the_lowest_and_the_highest_stem():
     assert "| SDR (BSS Eval v4), dB | 18.2 | -0.001 | 18.0 | 21.0 |" in text
     assert "| SNR, dB | 21.5 | - | 20.0 | 20.0 |" in text
     assert "| MSE, 10⁻⁶ | 4200 | - | 1000 | 1000 |" in text
-    assert "| rate at that SNR, kbit/s | - | - | 10.8 | 10.8 |" in text
+    assert "| rate at an SNR of 21.5 dB, kbit/s | - | - | 10.8 | 10.8 |" in text
     short = audio.claims_table({"final": final, "curve": {stem: curve[:1] for stem in STEMS}}, claims)
-    assert "rate at that SNR" not in short
+    assert "rate at an SNR" not in short
 
 
 def test_what_was_not_measured_is_said_so():
@@ -137,7 +156,7 @@ def test_the_ablation_shows_mean_and_deviation_over_seeds():
     text = image.ablation_text({"protocol": protocol, "rows": rows, "images_to_fid_1": seen})
     assert "It saw 320,000 training images, repeats counted (the published training: 2,500,000)" in text
     assert "| default | 1.50 ± 0.71 | 5.50 ± 0.71 |" in text
-    assert "seed: 64,000, 96,000 with labels; 320,000, not reached without, in longer trainings." in text
+    assert "with labels 64,000 / 96,000; without, in longer trainings, 320,000 / not reached." in text
 
 
 def test_references_stand_against_both_sets():
@@ -231,8 +250,8 @@ def test_the_summary_names_the_stems_that_an_estimated_phase_serves_clearly_bett
     assert rows[0] == [
         "Which rate brings a stem back at an SDR of 18.5 to 18.5 dB? (kbit/s; drums to drums)",
         "2.0 to 2.0",
-        "at equal SDR the model needs 8.0 % (drums) to 20.0 % (other) less than with the learned part of the "
-        "waveform's latent off",
+        "at equal SDR 8.0 % (drums) to 20.0 % (other) less than the closed form, the same model with its learned "
+        "waveform coder off",
         "50 tracks; 95 % within 1.5 to 3.0",
     ]
     # In bass the intervals overlap.

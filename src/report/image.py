@@ -49,6 +49,7 @@ def template_values(run_paths: paths.ImagePaths) -> dict[str, str | int]:
         unconditional=unconditional_table(metrics),
         recall=RECALL.format(metrics["final"][RECALL]["mean"]),
         recall_real=RECALL.format(metrics["final"][RECALL]["real"]),
+        fid_same_seeds=", ".join(map(FID.format, metrics["fid_spread"]["generated"][: len(protocol["seeds"])])),
         fid_seeds=len(metrics["fid_spread"]["generated"]),
         **{f"fid_spread_{of}": _spread(metrics["fid_spread"][of]) for of in ("generated", "random_training")},
         **_faults(metrics["final"]),

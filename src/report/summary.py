@@ -53,8 +53,8 @@ def digit_rows(metrics: dict) -> list[list[str]]:
             FID.format(final[FID]["mean"]),
             f"random training digits {FID.format(random_training['test'])}; validation digits "
             f"{FID.format(references['validation']['test'])}",
-            f"{sure(FID)}; against the validation digits {FID.format(mean(fids))} ± {FID.format(stdev(fids))} over "
-            f"{len(fids)}",
+            f"± {FID.format(stdev(fids))} over {len(fids)} seeds around {FID.format(mean(fids))}, against the validation "
+            f"digits; {sure(FID)}, against the test digits",
         ],
         [
             "Is a digit the one that was asked for?",
@@ -94,8 +94,8 @@ def stem_rows(metrics: dict) -> list[list[str]]:
             f"Which rate brings a stem back at an SDR of {_range(SDR, final.values())} dB? (kbit/s; "
             f"{_stems_between(RATE, final)})",
             _range(RATE, final.values()),
-            f"at equal SDR {_bd_rates(metrics['bd_rate'])} less than the closed form, the same model with its learned "
-            "waveform coder off",
+            f"at equal SDR {_bd_rates(metrics['bd_rate'])} less than the closed form: the same model with a formula "
+            "in place of its waveform networks",
             sure(RATE),
         ]
     ]

@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from src import paths
-from src.config import BEGINNINGS, SOLVER_STEPS, STEMS
+from src.config import BEGINNINGS, SOLVER_STEPS, STEMS, STYLE_SPREAD
 from src.figures import BLUE, ORANGE, WIDTH, save_themes
 from src.files import load_json
 from src.metric_tables import CLIP_METRICS, FLOW_LOSS, FRECHET, RECALL_OF_CLIPS, RECOGNISED
@@ -52,6 +52,7 @@ def template_values(run_paths: paths.FlowPaths) -> dict[str, str | int]:
         best_epoch=FLOW_LOSS.best(metrics["checkpoints"])["epoch"],
         style_means=metrics["training"]["config"]["style_means"],
         style_deviations=metrics["training"]["config"]["style_deviations"],
+        style_spread=f"{STYLE_SPREAD:g}",
         solver_steps=SOLVER_STEPS,
         beginnings=BEGINNINGS,
         loss=FLOW_LOSS.format(FLOW_LOSS.best(metrics["checkpoints"])[FLOW_LOSS]),

@@ -53,8 +53,8 @@ def digit_rows(metrics: dict) -> list[list[str]]:
             FID.format(final[FID]["mean"]),
             f"random training digits {FID.format(random_training['test'])}; validation digits "
             f"{FID.format(references['validation']['test'])}",
-            f"± {FID.format(stdev(fids))} over {len(fids)} seeds around {FID.format(mean(fids))}, against the validation "
-            f"digits; {sure(FID)}, against the test digits",
+            f"± {FID.format(stdev(fids))} over {len(fids)} seeds around {FID.format(mean(fids))}, against the "
+            f"validation digits; {sure(FID)}, against the test digits",
         ],
         [
             "Is a digit the one that was asked for?",

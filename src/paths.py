@@ -228,7 +228,7 @@ class FlowPaths(AudioPaths):
 IMAGE = ImagePaths()
 AUDIO = AudioPaths()
 FLOW = FlowPaths()
-FLOW_TRAINED_AGAIN = FLOW.results / "flow_training_again.jsonl"  # log of a second training, on a CPU
+FLOW_AGAIN = FLOW.results / "flow_metrics_again.json"  # scores of a second training of the flow, on a CPU
 CLAIMS = ROOT / "metrics" / "claims.json"  # figures of the project that this one reimplements
 
 

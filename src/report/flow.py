@@ -1,6 +1,5 @@
 """Tables and the figure of generated stems."""
 
-import json
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -9,7 +8,7 @@ from src import paths
 from src.config import BEGINNINGS, SOLVER_STEPS, STEMS, STYLE_SPREAD
 from src.figures import BLUE, ORANGE, WIDTH, save_themes
 from src.files import load_json
-from src.metric_tables import CLIP_METRICS, FLOW_LOSS, FRECHET, RECALL_OF_CLIPS, RECOGNISED
+from src.metric_tables import CLIP_METRICS, FLOW_LOSS, FRECHET, RECALL_OF_CLIPS, RECOGNISED, Metric
 from src.report.tables import machine_line, table, training_values
 
 CHARACTER_LABELS = {
@@ -27,7 +26,6 @@ def template_values(run_paths: paths.FlowPaths) -> dict[str, str | int]:
     """The template's values for generated stems. Raises CheckpointError if a JSON file is missing or damaged."""
     metrics = load_json(run_paths.metrics)
     protocol, joints = metrics["protocol"], metrics["joints"]
-    again = trained_again(paths.FLOW_TRAINED_AGAIN)
     values = dict(
         each=protocol["count"],
         seconds=f"{protocol['seconds']:g}",
@@ -56,24 +54,21 @@ def template_values(run_paths: paths.FlowPaths) -> dict[str, str | int]:
         solver_steps=SOLVER_STEPS,
         beginnings=BEGINNINGS,
         loss=FLOW_LOSS.format(FLOW_LOSS.best(metrics["checkpoints"])[FLOW_LOSS]),
-        again_loss=FLOW_LOSS.format(again[FLOW_LOSS]),
         closest=closest_distances(metrics),
         machine=machine_line(protocol["machine"]),
     )
     values |= training_values(metrics["training"])
-    values |= {f"again_{name}": value for name, value in training_values(again).items()}
+    values |= {f"again_{name}": value for name, value in again_values(metrics).items()}
     return {f"flow_{name}": value for name, value in values.items()}
 
 
-def trained_again(log: Path) -> dict:
-    """Epochs, seconds, machine and last validation loss of the training of which this is the log."""
-    start, *lines = map(json.loads, log.read_text(encoding="utf-8").splitlines())
-    last_epoch = [line for line in lines if "seconds" in line][-1]
-    last_checkpoint = [line for line in lines if "training_seconds" in line][-1]
-    return start | {
-        "epochs": last_epoch["epoch"],
-        "seconds": last_epoch["seconds"],
-        FLOW_LOSS: last_checkpoint[FLOW_LOSS],
+def again_values(metrics: dict) -> dict[str, str | int]:
+    """The values of the second training. Raises CheckpointError if its JSON file is missing or damaged."""
+    again = load_json(paths.FLOW_AGAIN)
+    return training_values(again["training"]) | {
+        "loss": FLOW_LOSS.format(FLOW_LOSS.best(again["checkpoints"])[FLOW_LOSS]),
+        "scores": twice_table(metrics, again),
+        "frechet": _mean_and_spread(FRECHET, again["scores"]["generated"]),
     }
 
 
@@ -93,9 +88,20 @@ def score_table(metrics: dict) -> str:
     """Scores of generated clips and of two kinds of real excerpts: mean and standard deviation over seeds."""
     rows = []
     for metric in CLIP_METRICS:
-        cells = (metrics["scores"][key][metric] for key in ("generated", "training", "real"))
-        rows.append([metric.label, *(f"{metric.format(mean)} ± {metric.format(spread)}" for mean, spread in cells)])
+        scores = (metrics["scores"][key] for key in ("generated", "training", "real"))
+        rows.append([metric.label, *(_mean_and_spread(metric, row) for row in scores)])
     return table(["", "generated", "training", "real"], rows)
+
+
+def twice_table(metrics: dict, again: dict) -> str:
+    """Scores of the clips of the published flow and of a second training of it."""
+    flows = [measured["scores"]["generated"] for measured in (metrics, again)]
+    rows = [[metric.label, *(_mean_and_spread(metric, row) for row in flows)] for metric in CLIP_METRICS]
+    return table(["", "published", "second training"], rows)
+
+
+def _mean_and_spread(metric: Metric, scores: dict) -> str:
+    return " ± ".join(map(metric.format, scores[metric]))
 
 
 def stem_table(metrics: dict) -> str:

@@ -94,7 +94,7 @@ def stem_rows(metrics: dict) -> list[list[str]]:
             f"Which rate brings a stem back at an SDR of {_range(SDR, final.values())} dB? (kbit/s; "
             f"{_stems_between(RATE, final)})",
             _range(RATE, final.values()),
-            f"at equal SDR {_bd_rates(metrics['bd_rate'])} less than the closed form: the same model with a formula "
+            f"at equal SDR {_bd_rates(metrics['bd_rate'])} less rate than the same model with a formula "
             "in place of its waveform networks",
             sure(RATE),
         ]

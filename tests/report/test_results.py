@@ -248,7 +248,7 @@ def test_the_summary_names_the_stems_that_an_estimated_phase_serves_clearly_bett
     assert rows[0] == [
         "Which rate brings a stem back at an SDR of 18.5 to 18.5 dB? (kbit/s; drums to drums)",
         "2.0 to 2.0",
-        "at equal SDR 8.0 % (drums) to 20.0 % (other) less than the closed form: the same model with a formula "
+        "at equal SDR 8.0 % (drums) to 20.0 % (other) less rate than the same model with a formula "
         "in place of its waveform networks",
         "50 tracks; 95 % within 1.5 to 3.0",
     ]

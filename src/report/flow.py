@@ -25,7 +25,7 @@ SPACE_LABELS = {"features": "in the classifier's features", "log_mel_db": "in th
 def template_values(run_paths: paths.FlowPaths) -> dict[str, str | int]:
     """The template's values for generated stems. Raises CheckpointError if a JSON file is missing or damaged."""
     metrics = load_json(run_paths.metrics)
-    protocol, joints = metrics["protocol"], metrics["joints"]
+    protocol, joints, best = metrics["protocol"], metrics["joints"], FLOW_LOSS.best(metrics["checkpoints"])
     values = dict(
         each=protocol["count"],
         seconds=f"{protocol['seconds']:g}",
@@ -47,13 +47,13 @@ def template_values(run_paths: paths.FlowPaths) -> dict[str, str | int]:
         frechet_ratio=f"{metrics['scores']['generated'][FRECHET][0] / metrics['scores']['training'][FRECHET][0]:.1f}",
         frechet_griffin_lim=FRECHET.format(metrics["scores"]["real_through_griffin_lim"][FRECHET][0]),
         frechet_real=FRECHET.format(metrics["scores"]["real"][FRECHET][0]),
-        best_epoch=FLOW_LOSS.best(metrics["checkpoints"])["epoch"],
+        best_epoch=best["epoch"],
         style_means=metrics["training"]["config"]["style_means"],
         style_deviations=metrics["training"]["config"]["style_deviations"],
         style_spread=f"{STYLE_SPREAD:g}",
         solver_steps=SOLVER_STEPS,
         beginnings=BEGINNINGS,
-        loss=FLOW_LOSS.format(FLOW_LOSS.best(metrics["checkpoints"])[FLOW_LOSS]),
+        loss=FLOW_LOSS.format(best[FLOW_LOSS]),
         closest=closest_distances(metrics),
         machine=machine_line(protocol["machine"]),
     )
@@ -86,18 +86,22 @@ def write_figures(run_paths: paths.FlowPaths) -> list[Path]:
 
 def score_table(metrics: dict) -> str:
     """Scores of generated clips and of two kinds of real excerpts: mean and standard deviation over seeds."""
-    rows = []
-    for metric in CLIP_METRICS:
-        scores = (metrics["scores"][key] for key in ("generated", "training", "real"))
-        rows.append([metric.label, *(_mean_and_spread(metric, row) for row in scores)])
-    return table(["", "generated", "training", "real"], rows)
+    return _clip_score_table({key: metrics["scores"][key] for key in ("generated", "training", "real")})
 
 
 def twice_table(metrics: dict, again: dict) -> str:
     """Scores of the clips of the published flow and of a second training of it."""
-    flows = [measured["scores"]["generated"] for measured in (metrics, again)]
-    rows = [[metric.label, *(_mean_and_spread(metric, row) for row in flows)] for metric in CLIP_METRICS]
-    return table(["", "published", "second training"], rows)
+    return _clip_score_table(
+        {"published": metrics["scores"]["generated"], "second training": again["scores"]["generated"]}
+    )
+
+
+def _clip_score_table(columns: dict[str, dict]) -> str:
+    """A row for each metric of clips; each column holds the mean and the standard deviation of every metric."""
+    rows = [
+        [metric.label, *(_mean_and_spread(metric, scores) for scores in columns.values())] for metric in CLIP_METRICS
+    ]
+    return table(["", *columns], rows)
 
 
 def _mean_and_spread(metric: Metric, scores: dict) -> str:

@@ -98,7 +98,7 @@ MSE = Metric("mse", "MSE", "10⁻⁶", 0, "lower", tolerance=0.01, relative=True
 STFT_DISTANCE = Metric("stft_distance", "STFT distance", "", 2, "lower", tolerance=0.005, relative=True)
 MEL_ERROR = Metric("mel_error_db", "error of the decoded mel", "dB", 2, "lower", tolerance=0.05)
 OPINION = Metric("zimtohrli_mos", "opinion score", "1 to 5", 2, "higher", tolerance=0.05)
-OBJECTIVE = Metric("objective_kbit_s", "objective", "kbit/s", 3, "lower")
+OBJECTIVE = Metric("objective_kbit_s", "negative ELBO", "kbit/s", 3, "lower")
 FLOW_LOSS = Metric("flow_loss", "flow-matching loss", "", 4, "lower")
 FRECHET = Metric("frechet_distance", "Fréchet distance", "", 2, "lower")
 RECOGNISED = Metric("recognised", "recognised", "", 3, "higher")

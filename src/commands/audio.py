@@ -127,8 +127,8 @@ def train(options: argparse.Namespace) -> None:
             scores = run.scores[-1]
             rates = ", ".join(f"{stem} {RATE.format(scores[stem][RATE])}" for stem in STEMS)
             print(
-                f"\nepoch {run.epoch}: objective {OBJECTIVE.format(scores[OBJECTIVE])} {OBJECTIVE.unit}; rates near "
-                f"{CHECKPOINT_SDR_DB[-1]:g} dB: {rates} {RATE.unit}"
+                f"\nepoch {run.epoch}: {OBJECTIVE.label} {OBJECTIVE.format(scores[OBJECTIVE])} {OBJECTIVE.unit}; "
+                f"rates near {CHECKPOINT_SDR_DB[-1]:g} dB: {rates} {RATE.unit}"
             )
 
         score = scorer.score_checkpoint if scorer else None

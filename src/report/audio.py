@@ -193,7 +193,7 @@ def resampled_table(metrics: dict) -> str:
 
 
 def checkpoint_table(metrics: dict) -> str:
-    """Training time and objective of each checkpoint on the validation tracks."""
+    """Training time and negative ELBO of each checkpoint on the validation tracks."""
     rows = [
         [str(row["epoch"]), f"{row['training_seconds'] / 60:.1f}", OBJECTIVE.format(row[OBJECTIVE])]
         for row in metrics["checkpoints"]
@@ -283,12 +283,12 @@ def objective_curves(losses: list[dict]) -> Figure:
 
 
 def checkpoint_curves(rows: list[dict]) -> Figure:
-    """Objective, and error of the decoded mel, of each checkpoint on the validation tracks."""
+    """Negative ELBO, and error of the decoded mel, of each checkpoint on the validation tracks."""
     epochs = [row["epoch"] for row in rows]
     figure = Figure(figsize=(WIDTH, 6), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True)
     top.plot(epochs, [row[OBJECTIVE] for row in rows], "o-", color=GREY)
-    top.set(ylabel="objective (kbit/s)")
+    top.set(ylabel=f"{OBJECTIVE.label} ({OBJECTIVE.unit})")
     for (stem, colour), style in zip(STEM_COLOURS.items(), ("o-", "s--", "^-.", "d:"), strict=True):
         bottom.plot(epochs, [row[stem][MEL_ERROR] for row in rows], style, color=colour, label=stem)
     bottom.set(xlabel="epoch", ylabel="error of the decoded mel (dB)", ylim=(0, None))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import mean, stdev
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -49,9 +50,7 @@ def template_values(run_paths: paths.ImagePaths) -> dict[str, str | int]:
         unconditional=unconditional_table(metrics),
         recall=RECALL.format(metrics["final"][RECALL]["mean"]),
         recall_real=RECALL.format(metrics["final"][RECALL]["real"]),
-        fid_same_seeds=", ".join(map(FID.format, metrics["fid_spread"]["generated"][: len(protocol["seeds"])])),
-        fid_seeds=len(metrics["fid_spread"]["generated"]),
-        **{f"fid_spread_{of}": _spread(metrics["fid_spread"][of]) for of in ("generated", "random_training")},
+        **_fid_values(metrics),
         **_faults(metrics["final"]),
         kid_real=KID.format(metrics["final"][KID]["real"]),
         classifier_accuracy=f"{classifier['accuracy']['test']:.2%}",
@@ -83,6 +82,19 @@ def _faults(final: dict) -> dict[str, str | int]:
         shares[f"several_parts{suffix}"] = f"{final[SEVERAL_PARTS][of]:.1%}"
         shares[f"misread{suffix}"] = f"{1 - final[DIGIT_ACCURACY][of]:.2%}"
     return shares
+
+
+def _fid_values(metrics: dict) -> dict[str, str | int]:
+    """The template's values of the spread of the FID."""
+    spread = metrics["fid_spread"]
+    first = spread["generated"][: len(metrics["protocol"]["seeds"])]  # the seeds of the first table
+    return dict(
+        fid_std=FID.format(metrics["final"][FID]["std"]),
+        fid_seeds=len(spread["generated"]),
+        fid_same_seeds=", ".join(map(FID.format, first)),
+        fid_validation=f"{FID.format(mean(spread['generated']))} ± {FID.format(stdev(spread['generated']))}",
+        **{f"fid_spread_{of}": _spread(spread[of]) for of in ("generated", "random_training")},
+    )
 
 
 def _spread(fids: list[float]) -> str:

@@ -1,7 +1,6 @@
 """The first table of RESULTS.md: questions of both halves, each with its answer, a yardstick, and its spread."""
 
-from collections.abc import Iterable
-from statistics import mean, stdev
+from statistics import stdev
 
 from src import paths
 from src.config import STEMS
@@ -22,6 +21,7 @@ from src.metric_tables import (
 from src.report.tables import table
 
 HEADER = ["question", "answer", "yardstick", "how sure"]
+EXCERPTS = {"training": "training excerpts", "real": "test excerpts"}  # the yardsticks of generated stems
 
 
 def template_values(
@@ -39,138 +39,115 @@ def template_values(
 
 def digit_rows(metrics: dict) -> list[list[str]]:
     """The questions about generated digits."""
-    final, references = metrics["final"], metrics["fid_references"]
-    random_training = references["random_training"]
-    seeds = len(metrics["protocol"]["seeds"])
+    final, near, fids = metrics["final"], metrics["neighbours"], metrics["fid_spread"]["generated"]
 
-    def sure(metric: Metric) -> str:
-        return f"± {metric.format(final[metric]['std'])} over {seeds} seeds"
+    def row(question: str, metric: Metric, real: str) -> list[str]:
+        scores = final[metric]
+        sure = f"± {metric.format(scores['std'])} over {len(metrics['protocol']['seeds'])} seeds"
+        return [question, metric.format(scores["mean"]), f"{real}: {metric.format(scores['real'])}", sure]
 
-    near, fids = metrics["neighbours"], metrics["fid_spread"]["generated"]
     return [
         [
-            "Are the digits, as a set, like MNIST's test digits? (FID)",
+            "Are the digits, as a set, like MNIST's test digits? (FID; 0 is best)",
             FID.format(final[FID]["mean"]),
-            f"random training digits {FID.format(random_training['test'])}; validation digits "
-            f"{FID.format(references['validation']['test'])}",
-            f"± {FID.format(stdev(fids))} over {len(fids)} seeds around {FID.format(mean(fids))}, against the "
-            f"validation digits; {sure(FID)}, against the test digits",
+            f"training digits: {FID.format(metrics['fid_references']['random_training']['test'])}",
+            f"± {FID.format(stdev(fids))} over {len(fids)} seeds",
         ],
+        row("Is a digit the one that was asked for? (share)", DIGIT_ACCURACY, "test digits"),
+        row("Is all of MNIST's variety there? (recall; 1 is best)", RECALL, "validation digits"),
         [
-            "Is a digit the one that was asked for?",
-            DIGIT_ACCURACY.format(final[DIGIT_ACCURACY]["mean"]),
-            f"test digits read as labelled {DIGIT_ACCURACY.format(final[DIGIT_ACCURACY]['real'])}",
-            sure(DIGIT_ACCURACY),
-        ],
-        [
-            "Is all of MNIST's variety there? (recall)",
-            RECALL.format(final[RECALL]["mean"]),
-            f"validation digits {RECALL.format(final[RECALL]['real'])}",
-            sure(RECALL),
-        ],
-        [
-            "Are the digits copies? (the nearest 1 % lie within this distance of a training digit, in grey levels; "
-            "copies would lower it)",
+            "Are the digits copies? (1 % are nearer to a training digit than this, in grey levels; a copy has 0)",
             f"{near['percentile_1_distance_generated']:.1f}",
-            f"test digits {near['percentile_1_distance_test']:.1f}",
+            f"test digits: {near['percentile_1_distance_test']:.1f}",
             f"{near['count']:,} digits",
         ],
     ]
 
 
 def stem_rows(metrics: dict) -> list[list[str]]:
-    """The questions about regenerated stems."""
-    final, baselines = metrics["final"], metrics["baselines"]
+    """The questions about regenerated stems, each answered for the stem that does worst."""
+    final = metrics["final"]
+    least, most = (choose(STEMS, key=lambda stem: final[stem][RATE]) for choose in (min, max))
+    rate = [
+        f"Which rate does a regenerated stem take at an SDR of {SDR.format(final[most][SDR])} dB? "
+        f"(kbit/s; *{most}*, which takes most)",
+        RATE.format(final[most][RATE]),
+        f"*{least}*, which takes least: {RATE.format(final[least][RATE])}",
+        _interval(RATE, final[most]["interval"][RATE]),
+    ]
+    return [rate, *saving_rows(metrics["bd_rate"]), *opinion_rows(metrics["baselines"])]
 
-    def sure(metric: Metric) -> str:
-        bounds = [bound for row in final.values() for bound in row["interval"].get(metric) or [row[metric]]]
-        return (
-            f"{metrics['protocol']['tracks']} tracks; 95 % within {metric.format(min(bounds))} to "
-            f"{metric.format(max(bounds))}"
-        )
 
-    rows = [
+def saving_rows(bd_rates: dict) -> list[list[str]]:
+    """The question about the rate that the model saves over a formula; none if no curves have enough in common."""
+    defined = [stem for stem in STEMS if bd_rates[stem]["median"] is not None]
+    if not defined:
+        return []
+    least, most = (choose(defined, key=lambda stem: -bd_rates[stem]["median"]) for choose in (min, max))
+    return [
         [
-            f"Which rate brings a stem back at an SDR of {_range(SDR, final.values())} dB? (kbit/s; "
-            f"{_stems_between(RATE, final)})",
-            _range(RATE, final.values()),
-            f"at equal SDR {_bd_rates(metrics['bd_rate'])} less rate than the same model with a formula "
-            "in place of its waveform networks",
-            sure(RATE),
+            "How much rate do the networks for the waveform save over a formula, at equal SDR? "
+            f"(%; *{least}*, which gains least)",
+            BD_RATE.format(-bd_rates[least]["median"]),
+            f"*{most}*, which gains most: {BD_RATE.format(-bd_rates[most]['median'])}",
+            _interval(BD_RATE, [-bound for bound in bd_rates[least]["interval"]]),
         ]
     ]
-    model, guessed = ([baselines[stem][key] for stem in STEMS] for key in ("model", "griffin_lim_decoded_mel"))
-    if all(OPINION in row for row in (*model, *guessed)):
-        lower = [
-            f"{stem} ({OPINION.format(other[OPINION])} against {OPINION.format(row[OPINION])})"
-            for stem, row, other in zip(STEMS, model, guessed, strict=True)
-            if _below(OPINION, row, other)
+
+
+def opinion_rows(baselines: dict) -> list[list[str]]:
+    """The questions about the sound of regenerated stems; none if the opinion score was not measured."""
+    if not all(OPINION in baselines[stem]["model"] for stem in STEMS):
+        return []
+
+    def row(question: str, key: str) -> list[str]:
+        worst = min(STEMS, key=lambda stem: baselines[stem][key][OPINION])
+        score, phaseless = baselines[worst][key], baselines[worst]["griffin_lim_decoded_mel"]
+        return [
+            f"{question} (*{worst}*, the worst; SDR {SDR.format(score[SDR])} dB)",
+            OPINION.format(score[OPINION]),
+            f"spectrogram latent alone: {OPINION.format(phaseless[OPINION])}",
+            _interval(OPINION, score["interval"][OPINION]),
         ]
-        rows.append(
-            [
-                "How does it sound? (opinion score, 1 to 5, by a model; "
-                f"{_stems_between(OPINION, dict(zip(STEMS, model, strict=True)))})",
-                _range(OPINION, model),
-                f"the mel latent alone, with an estimated phase: clearly better in {' and '.join(lower) or 'no stem'}; "
-                "the model with fill: "
-                f"{_range(OPINION, [baselines[stem]['model_filled'] for stem in STEMS])}",
-                sure(OPINION),
-            ]
-        )
-    return rows
+
+    return [
+        row("How good does it sound, from 1 to 5, as a model predicts?", "model"),
+        row("And with noise where sound was lost?", "model_filled"),
+    ]
 
 
-def _range(metric: Metric, rows: Iterable[dict]) -> str:
-    """The least and the greatest value over the stems."""
-    values = [row[metric] for row in rows]
-    return f"{metric.format(min(values))} to {metric.format(max(values))}"
-
-
-def _bd_rates(rows: dict) -> str:
-    """The least and the greatest saving over the stems; "undefined" if no curves have enough in common."""
-    saved = sorted((-row["median"], stem) for stem, row in rows.items() if row["median"] is not None)
-    if not saved:
-        return "undefined"
-    (least, first), (greatest, last) = saved[0], saved[-1]
-    return f"{BD_RATE.format(least)} % ({first}) to {BD_RATE.format(greatest)} % ({last})"
-
-
-def _stems_between(metric: Metric, rows: dict[str, dict]) -> str:
-    """The stems of the least and of the greatest value."""
-    return " to ".join(choose(rows, key=lambda stem: rows[stem][metric]) for choose in (min, max))
-
-
-def _below(metric: Metric, row: dict, other: dict) -> bool:
-    """True if the interval of a row lies below that of another; without intervals, if its value does."""
-    bounds, others = (part["interval"].get(metric) or [part[metric]] for part in (row, other))
-    return max(bounds) < min(others)
+def _interval(metric: Metric, bounds: list[float]) -> str:
+    """A bootstrap interval over tracks."""
+    return f"95 %: {metric.format(min(bounds))} to {metric.format(max(bounds))}"
 
 
 def clip_rows(metrics: dict) -> list[list[str]]:
-    """The questions about generated stems."""
+    """The questions about generated stems; the yardstick is the better one of two sets of real excerpts."""
     scores = metrics["scores"]
-    seeds = len(metrics["protocol"]["seeds"])
+    near = {
+        name: f"{metrics['nearest'][name]['features']['percentile_1']:.2f}" for name in ("generated", "real", "copies")
+    }
 
     def row(question: str, metric: Metric) -> list[str]:
-        mean, deviation = scores["generated"][metric]
-        training, real = (metric.format(scores[name][metric][0]) for name in ("training", "real"))
+        answer, deviation = scores["generated"][metric]
+        real = [{metric: scores[key][metric][0], "name": name} for key, name in EXCERPTS.items()]
+        yardstick = metric.best(real)
         return [
             question,
-            metric.format(mean),
-            f"training excerpts {training}; test excerpts {real}",
-            f"± {metric.format(deviation)} over {seeds} seeds",
+            metric.format(answer),
+            f"{yardstick['name']}: {metric.format(yardstick[metric])}",
+            f"± {metric.format(deviation)} over {len(metrics['protocol']['seeds'])} seeds",
         ]
 
-    near = metrics["nearest"]
-    least = {name: f"{near[name]['features']['percentile_1']:.2f}" for name in ("generated", "real", "copies")}
     return [
-        row("Is new sound like real stems? (Fréchet distance)", FRECHET),
-        row("Is it the stem that was asked for?", RECOGNISED),
-        row("Is the variety of real stems there? (recall)", RECALL_OF_CLIPS),
+        row("Are generated stems, as a set, like those of the test songs? (Fréchet distance; 0 is best)", FRECHET),
+        row("Is a stem the one that was asked for? (share)", RECOGNISED),
+        row("Is the variety of real stems there? (recall; 1 is best)", RECALL_OF_CLIPS),
         [
-            "Are new stems copies? (the nearest 1 % lie within this distance of a training excerpt, in features)",
-            least["generated"],
-            f"test excerpts {least['real']}; copies {least['copies']}",
+            "Are generated stems copies? (1 % are nearer to a training excerpt than this, in features; of copies: "
+            f"{near['copies']})",
+            near["generated"],
+            f"test excerpts: {near['real']}",
             "first seed",
         ],
     ]

@@ -150,7 +150,7 @@ def interrupt(*arguments):
 def test_train_then_evaluate(capsys, small, monkeypatch):
     status, out, _ = run(capsys, "audio", "train", "--profile", "quick", "--run", "mine")
     assert status == 0
-    assert "epoch 1: objective" in out and "rates near 18.2 dB: drums" in out
+    assert "epoch 1: negative ELBO" in out and "rates near 18.2 dB: drums" in out
     assert small.weights.is_file() and small.spectrogram(1).is_file() and small.reconstruction(1, "bass").is_file()
     measure = evaluation._resample_stem
     monkeypatch.setattr(evaluation, "_resample_stem", interrupt)

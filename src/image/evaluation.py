@@ -1,7 +1,7 @@
 """The evaluation protocol of generated digits: scores of a checkpoint, the full measurement, and that of `verify`."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -121,9 +121,9 @@ def evaluate(
 
     Returns `protocol`; `final` (each metric's mean and standard deviation over seeds, and `real`, the same metric of
     validation digits; the Inception Score and the accuracy of the requested digit compare with nothing, so their
-    `real` is that of the test digits); `fid_references` (FID of real and generated digits against both sets);
-    `fid_spread` (FIDs of several seeds, and of several sets of training digits, against the validation digits);
-    `neighbours` (distances to the nearest training digit); and `not_measured` (reasons).
+    `real` is that of the test digits); `fid_references` (FIDs of sets of real and generated digits, against the test
+    and against the validation digits); `neighbours` (distances to the nearest training digit); and `not_measured`
+    (reasons).
 
     Raises:
         CheckpointError: the file named by `inception` does not hold that network.
@@ -134,17 +134,11 @@ def evaluate(
     scorer = Scorer(test, train, config)
     sets = [scorer.sample(model, config.count, seed) for seed in config.seeds]
     with tqdm(total=len(sets) + 3, desc="evaluate", unit="set", disable=not progress) as bar:
-        rows = []
-        for images, digits in sets:
-            rows.append(scorer.score_all(images, digits))
-            bar.update()
-        real = _score_real(held_out, scorer)
-        final = {name: _over_seeds([row[name] for row in rows], real[name]) for name in rows[0]}
+        final = _final_scores(sets, held_out, scorer, bar)
         if network:
             final |= _inception_metrics(network, [images for images, _ in sets], held_out.images, test.images, config)
         bar.update()
-        references = _fid_references(model, sets[0][0], train, held_out, scorer)
-        spread = _fid_spread(model, train, held_out, config)
+        references = _fid_references(model, [images for images, _ in sets], train, held_out, scorer)
         neighbours = _memorisation(sets[0][0], test, train)
         bar.update()
         if model.classes and config.classifier_epochs:
@@ -156,7 +150,6 @@ def evaluate(
         "protocol": _describe_protocol(config, test, len(held_out)),
         "final": final,
         "fid_references": references,
-        "fid_spread": spread,
         "neighbours": neighbours,
         "not_measured": not_measured,
     }
@@ -172,8 +165,12 @@ def remeasure(run_paths: paths.ImagePaths = paths.IMAGE) -> Iterator[tuple[str, 
     recorded = files.load_json(run_paths.metrics)["final"]
     if not load_mnist("test").complete:
         raise DataError("the recorded numbers were measured on MNIST, which is not here: run python -m src data")
-    protocol = replace(IMAGE_PROFILES["full"][1], classifier_epochs=0, spread_seeds=0)  # which take minutes
-    measured = evaluate(dcgan.load_model(run_paths.weights), protocol)["final"]
+    config, model = IMAGE_PROFILES["full"][1], dcgan.load_model(run_paths.weights)
+    train, validation, test = (load_mnist(split) for split in SPLITS)
+    scorer = Scorer(test, train, config)
+    with tqdm(total=len(config.seeds), desc="evaluate", unit="set") as bar:
+        sets = (scorer.sample(model, config.count, seed) for seed in config.seeds)
+        measured = _final_scores(sets, _first(validation, config.count), scorer, bar)
     for metric in IMAGE_METRICS:
         if metric in measured:  # not those that need a download or a training
             if metric not in recorded:
@@ -187,6 +184,7 @@ def _describe_protocol(config: EvaluationConfig, test: Digits, held_out: int) ->
         "reference": f"{len(test):,} test digits",
         "count": config.count,
         "seeds": list(config.seeds),
+        "classifier_seeds": config.classifier_seeds,
         "latent_std": LATENT_STD,
         "real": f"{held_out:,} validation digits",
         "features_mnist": "reference classifier, 128-d penultimate layer",
@@ -200,6 +198,16 @@ def _describe_protocol(config: EvaluationConfig, test: Digits, held_out: int) ->
 
 def _first(digits: Digits, count: int) -> Digits:
     return Digits(digits.images[:count], digits.labels[:count], digits.source)
+
+
+def _final_scores(sets: Iterable[tuple[Tensor, Tensor | None]], held_out: Digits, scorer: Scorer, bar: tqdm) -> dict:
+    """Each metric that needs no training: mean and standard deviation over the sets, and the value of real digits."""
+    rows = []
+    for images, digits in sets:
+        rows.append(scorer.score_all(images, digits))
+        bar.update()
+    real = _score_real(held_out, scorer)
+    return {name: _over_seeds([row[name] for row in rows], real[name]) for name in rows[0]}
 
 
 def _score_real(held_out: Digits, scorer: Scorer) -> dict[str, float | list[float]]:
@@ -234,7 +242,7 @@ def _classification_accuracy(model: dcgan.Generator, train: Digits, scorer: Scor
     and, as `real`, of those that learned from as many training digits. Mean over the seeds of digits and trainings."""
     config, count = scorer.config, min(scorer.config.classifier_digits, len(train))
     accuracies, real = [], []
-    for seed in config.seeds:
+    for seed in config.seeds[: config.classifier_seeds]:
         settings = replace(ClassifierConfig(), epochs=config.classifier_epochs, seed=seed)
         generated = Digits(*scorer.sample(model, count, seed), "generated")
         for digits, results in ((generated, accuracies), (_first(train, count), real)):
@@ -243,38 +251,27 @@ def _classification_accuracy(model: dcgan.Generator, train: Digits, scorer: Scor
 
 
 def _fid_references(
-    model: dcgan.Generator, generated: Tensor, train: Digits, validation: Digits, scorer: Scorer
-) -> dict[str, dict[str, float]]:
-    """FID of real and of generated digits, each against the test and against the validation digits. Digits of a
-    conditional generator are scored both as frequent as in the training digits and equally frequent."""
-    chosen = torch.randperm(len(train), generator=runtime.random_stream(0))[: len(generated)]
-    images = {"random_training": train.images[chosen], "validation": validation.images, "generated": generated}
-    if model.classes:
-        images["generated_equally"] = generate.sample(model, len(generated), scorer.config.seeds[0])
-    features = {name: classifier.describe(scorer.classifier, of)[0] for name, of in images.items()}
-    return {
-        name: {
-            against: metrics.frechet_distance(reference, own)
-            for against, reference in (("test", scorer.features), ("validation", features["validation"]))
-            if name != against
-        }
-        for name, own in features.items()
-    }
+    model: dcgan.Generator, sets: list[Tensor], train: Digits, held_out: Digits, scorer: Scorer
+) -> dict[str, dict[str, list[float]]]:
+    """FIDs against the test and against the validation digits: of the sets of generated digits, as frequent as in the
+    training digits; of those of a conditional generator, equally frequent; of as many random sets of training digits;
+    and of the validation digits."""
+    references = {"test": scorer.features, "validation": classifier.describe(scorer.classifier, held_out.images)[0]}
 
+    def fids(images: Tensor) -> dict[str, float]:
+        features = classifier.describe(scorer.classifier, images)[0]
+        return {name: metrics.frechet_distance(reference, features) for name, reference in references.items()}
 
-def _fid_spread(
-    model: dcgan.Generator, train: Digits, validation: Digits, config: EvaluationConfig
-) -> dict[str, list[float]]:
-    """FID against the validation digits of the digits of each of several seeds, and of as many random sets of training
-    digits."""
-    scorer = Scorer(validation, train, config)
-    fids: dict[str, list[float]] = {"generated": [], "random_training": []}
-    for seed in range(config.seeds[0], config.seeds[0] + config.spread_seeds):
-        generated, _ = scorer.sample(model, config.count, seed)
-        chosen = torch.randperm(len(train), generator=runtime.random_stream(seed))[: config.count]
-        fids["generated"].append(scorer.score(generated)[FID])
-        fids["random_training"].append(scorer.score(train.images[chosen])[FID])
-    return fids
+    rows = {"random_training": [], "generated": [], **({"generated_equally": []} if model.classes else {})}
+    for images, seed in zip(sets, scorer.config.seeds, strict=True):
+        chosen = torch.randperm(len(train), generator=runtime.random_stream(seed))[: len(images)]
+        rows["random_training"].append(fids(train.images[chosen]))
+        rows["generated"].append(fids(images))
+        if model.classes:
+            rows["generated_equally"].append(fids(generate.sample(model, len(images), seed)))
+    columns = {name: {of: [row[of] for row in found] for of in references} for name, found in rows.items()}
+    of_validation = metrics.frechet_distance(references["test"], references["validation"])
+    return columns | {"validation": {"test": [of_validation]}}
 
 
 def _memorisation(generated: Tensor, test: Digits, train: Digits) -> dict:

@@ -69,6 +69,7 @@ def again_values(metrics: dict) -> dict[str, str | int]:
         "loss": FLOW_LOSS.format(FLOW_LOSS.best(again["checkpoints"])[FLOW_LOSS]),
         "scores": twice_table(metrics, again),
         "frechet": _mean_and_spread(FRECHET, again["scores"]["generated"]),
+        "recall": _mean_and_spread(RECALL_OF_CLIPS, again["scores"]["generated"]),
     }
 
 

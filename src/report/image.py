@@ -50,7 +50,9 @@ def template_values(run_paths: paths.ImagePaths) -> dict[str, str | int]:
         unconditional=unconditional_table(metrics),
         recall=RECALL.format(metrics["final"][RECALL]["mean"]),
         recall_real=RECALL.format(metrics["final"][RECALL]["real"]),
-        **_fid_values(metrics),
+        fid_validation=mean_and_deviation(metrics["fid_references"]["generated"]["validation"]),
+        fid_validation_training=mean_and_deviation(metrics["fid_references"]["random_training"]["validation"]),
+        classifier_seeds=protocol["classifier_seeds"],
         **_faults(metrics["final"]),
         kid_real=KID.format(metrics["final"][KID]["real"]),
         classifier_accuracy=f"{classifier['accuracy']['test']:.2%}",
@@ -82,23 +84,6 @@ def _faults(final: dict) -> dict[str, str | int]:
         shares[f"several_parts{suffix}"] = f"{final[SEVERAL_PARTS][of]:.1%}"
         shares[f"misread{suffix}"] = f"{1 - final[DIGIT_ACCURACY][of]:.2%}"
     return shares
-
-
-def _fid_values(metrics: dict) -> dict[str, str | int]:
-    """The template's values of the spread of the FID."""
-    spread = metrics["fid_spread"]
-    first = spread["generated"][: len(metrics["protocol"]["seeds"])]  # the seeds of the first table
-    return dict(
-        fid_std=FID.format(metrics["final"][FID]["std"]),
-        fid_seeds=len(spread["generated"]),
-        fid_same_seeds=", ".join(map(FID.format, first)),
-        fid_validation=f"{FID.format(mean(spread['generated']))} ± {FID.format(stdev(spread['generated']))}",
-        **{f"fid_spread_{of}": _spread(spread[of]) for of in ("generated", "random_training")},
-    )
-
-
-def _spread(fids: list[float]) -> str:
-    return f"{FID.format(min(fids))} to {FID.format(max(fids))}"
 
 
 def _if_measured(path: Path, text: Callable[[dict], str], command: str) -> str:
@@ -165,15 +150,22 @@ def reference_table(metrics: dict) -> str:
     names = {
         "random_training": "random training digits",
         "validation": "validation digits",
-        "generated": "generated digits of the first seed, as frequent as in training",
+        "generated": "generated digits, as frequent as in training",
         "generated_equally": "the same, all ten digits equally frequent",
     }
     rows = [
-        [label, *(FID.format(references[name][of]) if of in references[name] else "-" for of in ("test", "validation"))]
+        [label, *(mean_and_deviation(references[name].get(of, [])) for of in ("test", "validation"))]
         for name, label in names.items()
         if name in references
     ]
     return table([FID.label, "against test digits", "against validation digits"], rows)
+
+
+def mean_and_deviation(fids: list[float]) -> str:
+    """Mean and standard deviation of FIDs; the mean alone if there is one, "-" if there is none."""
+    if not fids:
+        return "-"
+    return FID.format(mean(fids)) + (f" ± {FID.format(stdev(fids))}" if len(fids) > 1 else "")
 
 
 def checkpoint_table(metrics: dict) -> str:
@@ -183,10 +175,13 @@ def checkpoint_table(metrics: dict) -> str:
          INCEPTION_SCORE.format(row[INCEPTION_SCORE])]
         for row in metrics["checkpoints"]
     ]  # fmt: skip
-    rows.append(
-        ["random training digits", "", FID.format(metrics["fid_references"]["random_training"]["validation"]), ""]
-    )
+    rows.append(["random training digits", "", FID.format(_fid_of_training_digits(metrics)), ""])
     return table(["epoch", "minutes of training", FID.label, INCEPTION_SCORE.label], rows)
+
+
+def _fid_of_training_digits(metrics: dict) -> float:
+    """FID of random training digits against the validation digits, mean over the sets."""
+    return mean(metrics["fid_references"]["random_training"]["validation"])
 
 
 def benchmark_text(benchmark: dict) -> str:
@@ -291,7 +286,7 @@ def score_curves(metrics: dict) -> Figure:
     figure = Figure(figsize=(WIDTH, 6), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True)
     references = (
-        (FID, top, "random training digits", metrics["fid_references"]["random_training"]["validation"]),
+        (FID, top, "random training digits", _fid_of_training_digits(metrics)),
         (INCEPTION_SCORE, bottom, "real test digits", metrics["final"][INCEPTION_SCORE]["real"]),
     )
     for metric, axes, name, reference in references:

@@ -1,6 +1,6 @@
 """The first table of RESULTS.md: questions of both halves, each with its answer, a yardstick, and its spread."""
 
-from statistics import stdev
+from statistics import mean
 
 from src import paths
 from src.config import STEMS
@@ -16,6 +16,7 @@ from src.metric_tables import (
     RECALL_OF_CLIPS,
     RECOGNISED,
     SDR,
+    SDR_GLOBAL,
     Metric,
 )
 from src.report.tables import table
@@ -39,24 +40,23 @@ def template_values(
 
 def digit_rows(metrics: dict) -> list[list[str]]:
     """The questions about generated digits."""
-    final, near, fids = metrics["final"], metrics["neighbours"], metrics["fid_spread"]["generated"]
+    final, near = metrics["final"], metrics["neighbours"]
 
-    def row(question: str, metric: Metric, real: str) -> list[str]:
+    def row(question: str, metric: Metric, name: str, real: float) -> list[str]:
         scores = final[metric]
         sure = f"± {metric.format(scores['std'])} over {len(metrics['protocol']['seeds'])} seeds"
-        return [question, metric.format(scores["mean"]), f"{real}: {metric.format(scores['real'])}", sure]
+        return [question, metric.format(scores["mean"]), f"{name}: {metric.format(real)}", sure]
 
+    of_training = mean(metrics["fid_references"]["random_training"]["test"])
+    asked = "Is a digit the one that was asked for? (share)"
     return [
+        row(
+            "Are the digits, as a set, like MNIST's test digits? (FID; 0 is best)", FID, "training digits", of_training
+        ),
+        row(asked, DIGIT_ACCURACY, "test digits", final[DIGIT_ACCURACY]["real"]),
+        row("Is all of MNIST's variety there? (recall; 1 is best)", RECALL, "validation digits", final[RECALL]["real"]),
         [
-            "Are the digits, as a set, like MNIST's test digits? (FID; 0 is best)",
-            FID.format(final[FID]["mean"]),
-            f"training digits: {FID.format(metrics['fid_references']['random_training']['test'])}",
-            f"± {FID.format(stdev(fids))} over {len(fids)} seeds",
-        ],
-        row("Is a digit the one that was asked for? (share)", DIGIT_ACCURACY, "test digits"),
-        row("Is all of MNIST's variety there? (recall; 1 is best)", RECALL, "validation digits"),
-        [
-            "Are the digits copies? (1 % are nearer to a training digit than this, in grey levels; a copy has 0)",
+            "Are the digits copies? (distance to the nearest training digit in grey levels, 1st percentile; a copy: 0)",
             f"{near['percentile_1_distance_generated']:.1f}",
             f"test digits: {near['percentile_1_distance_test']:.1f}",
             f"{near['count']:,} digits",
@@ -69,10 +69,10 @@ def stem_rows(metrics: dict) -> list[list[str]]:
     final = metrics["final"]
     least, most = (choose(STEMS, key=lambda stem: final[stem][RATE]) for choose in (min, max))
     rate = [
-        f"Which rate does a regenerated stem take at an SDR of {SDR.format(final[most][SDR])} dB? "
-        f"(kbit/s; *{most}*, which takes most)",
+        f"How many kbit/s does a regenerated stem need at an SDR of {SDR.format(final[most][SDR])} dB? "
+        f"(stem *{most}*, the most)",
         RATE.format(final[most][RATE]),
-        f"*{least}*, which takes least: {RATE.format(final[least][RATE])}",
+        f"stem *{least}*, the least: {RATE.format(final[least][RATE])}",
         _interval(RATE, final[most]["interval"][RATE]),
     ]
     return [rate, *saving_rows(metrics["bd_rate"]), *opinion_rows(metrics["baselines"])]
@@ -86,10 +86,9 @@ def saving_rows(bd_rates: dict) -> list[list[str]]:
     least, most = (choose(defined, key=lambda stem: -bd_rates[stem]["median"]) for choose in (min, max))
     return [
         [
-            "How much rate do the networks for the waveform save over a formula, at equal SDR? "
-            f"(%; *{least}*, which gains least)",
+            f"By how much do the networks of `z_fine` lower the rate, at equal SDR? (%; stem *{least}*, the least)",
             BD_RATE.format(-bd_rates[least]["median"]),
-            f"*{most}*, which gains most: {BD_RATE.format(-bd_rates[most]['median'])}",
+            f"stem *{most}*, the most: {BD_RATE.format(-bd_rates[most]['median'])}",
             _interval(BD_RATE, [-bound for bound in bd_rates[least]["interval"]]),
         ]
     ]
@@ -104,9 +103,9 @@ def opinion_rows(baselines: dict) -> list[list[str]]:
         worst = min(STEMS, key=lambda stem: baselines[stem][key][OPINION])
         score, phaseless = baselines[worst][key], baselines[worst]["griffin_lim_decoded_mel"]
         return [
-            f"{question} (*{worst}*, the worst; SDR {SDR.format(score[SDR])} dB)",
+            f"{question} (stem *{worst}*, the worst; SDR {SDR_GLOBAL.format(score[SDR_GLOBAL])} dB)",
             OPINION.format(score[OPINION]),
-            f"spectrogram latent alone: {OPINION.format(phaseless[OPINION])}",
+            f"`z_mel` alone, estimated phase: {OPINION.format(phaseless[OPINION])}",
             _interval(OPINION, score["interval"][OPINION]),
         ]
 
@@ -144,8 +143,8 @@ def clip_rows(metrics: dict) -> list[list[str]]:
         row("Is a stem the one that was asked for? (share)", RECOGNISED),
         row("Is the variety of real stems there? (recall; 1 is best)", RECALL_OF_CLIPS),
         [
-            "Are generated stems copies? (1 % are nearer to a training excerpt than this, in features; of copies: "
-            f"{near['copies']})",
+            "Are generated stems copies? (distance to the nearest training excerpt in features, 1st percentile; of "
+            f"copies: {near['copies']})",
             near["generated"],
             f"test excerpts: {near['real']}",
             "first seed",

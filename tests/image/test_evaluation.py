@@ -26,7 +26,7 @@ def generator() -> dcgan.Generator:
     return dcgan.build_generator(ImageConfig(latent_dim=8, generator_width=4)).eval()
 
 
-SMALL = EvaluationConfig(count=60, seeds=(1, 2), spread_seeds=3, kid_subsets=2, kid_subset_size=20)
+SMALL = EvaluationConfig(count=60, seeds=(1, 2), kid_subsets=2, kid_subset_size=20)
 
 
 def small_scorer() -> evaluation.Scorer:
@@ -61,23 +61,26 @@ def test_evaluation_reports_mean_and_deviation_over_seeds_beside_real_images(sma
         "random_training": ["test", "validation"], "validation": ["test"], "generated": ["test", "validation"],
         "generated_equally": ["test", "validation"],
     }  # fmt: skip
-    assert result["fid_references"]["validation"]["test"] == pytest.approx(row["real"])
-    assert result["fid_references"]["generated"]["test"] == pytest.approx(values[0])
+    assert result["fid_references"]["validation"]["test"] == pytest.approx([row["real"]])
+    assert result["fid_references"]["generated"]["test"] == pytest.approx(values)
     assert "download" in result["not_measured"]["inception"]
 
 
-def test_the_spread_of_fid_over_seeds_is_against_the_validation_digits(small_mnist, generator):
-    spread = evaluation.evaluate(generator, SMALL, progress=False)["fid_spread"]
+def test_sets_of_digits_are_compared_with_the_validation_digits_too(small_mnist, generator):
+    references = evaluation.evaluate(generator, SMALL, progress=False)["fid_references"]
     noise = evaluation.load_mnist("validation")
     against = evaluation.Scorer(Digits(noise.images[:60], noise.labels[:60], "held out"), noise, SMALL)
-    expected = [against.score(against.sample(generator, 60, seed)[0])[FID] for seed in (1, 2, 3)]
-    assert spread["generated"] == pytest.approx(expected)
-    assert len(set(spread["random_training"])) == 3
-    assert max(spread["random_training"]) < min(expected)
+    expected = [against.score(against.sample(generator, 60, seed)[0])[FID] for seed in SMALL.seeds]
+    assert references["generated"]["validation"] == pytest.approx(expected)
+    equally = [against.score(generate.sample(generator, 60, seed))[FID] for seed in SMALL.seeds]
+    assert references["generated_equally"]["validation"] == pytest.approx(equally)
+    random_training = references["random_training"]["validation"]
+    assert len(set(random_training)) == len(SMALL.seeds)
+    assert max(random_training) < min(expected)
 
 
 def test_one_seed_has_no_deviation(small_mnist, generator):
-    one = EvaluationConfig(count=60, seeds=(1,), spread_seeds=0, kid_subsets=2, kid_subset_size=20)
+    one = EvaluationConfig(count=60, seeds=(1,), kid_subsets=2, kid_subset_size=20)
     assert evaluation.evaluate(generator, one, progress=False)["final"]["fid_mnist"]["std"] is None
 
 
@@ -142,7 +145,7 @@ def test_classifiers_learn_from_the_digits_that_were_asked_for(small_mnist, gene
 
     monkeypatch.setattr(evaluation.classifier, "train", train)
     monkeypatch.setattr(evaluation.classifier, "accuracy", lambda source, test: {"generated": 0.5}.get(source, 0.75))
-    config = replace(SMALL, classifier_digits=70, classifier_epochs=2)
+    config = replace(SMALL, seeds=(1, 2, 3), classifier_digits=70, classifier_epochs=2, classifier_seeds=2)
     digits = evaluation.load_mnist("any")
     row = evaluation._classification_accuracy(generator, digits, evaluation.Scorer(digits, digits, config))
     assert row == {"mean": 0.5, "std": 0.0, "real": 0.75}

@@ -50,8 +50,7 @@ def template_values(run_paths: paths.ImagePaths) -> dict[str, str | int]:
         unconditional=unconditional_table(metrics),
         recall=RECALL.format(metrics["final"][RECALL]["mean"]),
         recall_real=RECALL.format(metrics["final"][RECALL]["real"]),
-        fid_validation=mean_and_deviation(metrics["fid_references"]["generated"]["validation"]),
-        fid_validation_training=mean_and_deviation(metrics["fid_references"]["random_training"]["validation"]),
+        **_fids(metrics["fid_references"]),
         classifier_seeds=protocol["classifier_seeds"],
         **_faults(metrics["final"]),
         kid_real=KID.format(metrics["final"][KID]["real"]),
@@ -84,6 +83,12 @@ def _faults(final: dict) -> dict[str, str | int]:
         shares[f"several_parts{suffix}"] = f"{final[SEVERAL_PARTS][of]:.1%}"
         shares[f"misread{suffix}"] = f"{1 - final[DIGIT_ACCURACY][of]:.2%}"
     return shares
+
+
+def _fids(references: dict) -> dict[str, str]:
+    """The FIDs that the text states: `fid_SET_AGAINST`, with their standard deviations over sets."""
+    pairs = (("generated", "validation"), ("random_training", "validation"), ("random_training", "test"))
+    return {f"fid_{name}_{of}": mean_and_deviation(references[name][of]) for name, of in pairs}
 
 
 def _if_measured(path: Path, text: Callable[[dict], str], command: str) -> str:

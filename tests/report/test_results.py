@@ -219,8 +219,8 @@ def test_the_summary_has_a_row_for_each_question_with_its_yardstick():
     rows = summary.clip_rows({"scores": scores, "protocol": {"seeds": [0, 1]}, "nearest": nearest})
     assert [row[1:] for row in rows] == [
         ["2.00", "test excerpts: 0.25", "± 0.25 over 2 seeds"],
-        ["2.000", "training excerpts: 0.500", "± 0.250 over 2 seeds"],
-        ["2.00", "training excerpts: 0.50", "± 0.25 over 2 seeds"],
+        ["2.000", "test excerpts: 0.250", "± 0.250 over 2 seeds"],
+        ["2.00", "test excerpts: 0.25", "± 0.25 over 2 seeds"],
         ["5.00", "test excerpts: 6.00", "first seed"],
     ]
     assert "copies: 2.00" in rows[-1][0]
@@ -250,8 +250,8 @@ def test_the_summary_answers_for_the_stem_that_does_worst():
     saved = {stem: {"median": median, "interval": [-9.0, -7.0]} for stem, median in medians}
     rows = summary.stem_rows({"final": final, "baselines": baselines, "bd_rate": saved})
     assert [row[1:] for row in rows] == [
-        ["8.0", "stem *bass*, the least: 2.0", "95 %: 7.0 to 10.0"],
-        ["8.0", "stem *other*, the most: 20.0", "95 %: 7.0 to 9.0"],
+        ["8.0", "uncompressed, 16 bit: 352.8", "95 %: 7.0 to 10.0"],
+        ["8.0", "a formula in its place: 0", "95 %: 7.0 to 9.0"],
         ["1.50", "`z_mel` alone, estimated phase: 2.50", "95 %: 1.00 to 1.75"],
         ["1.50", "`z_mel` alone, estimated phase: 4.50", "95 %: 1.00 to 1.75"],
     ]

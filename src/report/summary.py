@@ -50,13 +50,13 @@ def digit_rows(metrics: dict) -> list[list[str]]:
     set_question = "Are the digits, as a set, like MNIST's test digits? (FID; 0 is best)"
     digit_question = "Is a digit the one that was asked for? (share)"
     variety_question = "Is all of MNIST's variety there? (recall; 1 is best)"
-    copies_question = "Are the digits copies? (1st percentile of the distance to the nearest training digit, in grey levels; copies: 0)"
     return [
         row(set_question, FID, "training digits", of_training),
         row(digit_question, DIGIT_ACCURACY, "test digits", final[DIGIT_ACCURACY]["real"]),
         row(variety_question, RECALL, "validation digits", final[RECALL]["real"]),
         [
-            copies_question,
+            "Are the digits copies? (1st percentile of the distance to the nearest training digit, "
+            "in grey levels; copies: 0)",
             f"{near['percentile_1_distance_generated']:.1f}",
             f"test digits: {near['percentile_1_distance_test']:.1f}",
             f"{near['count']:,} digits",

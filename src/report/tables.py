@@ -5,11 +5,11 @@ import re
 # Long words of tables, with the places where a line may break in them: on a phone, a table has 358 pixels.
 SYLLABLES = (
     "aver-aging", "cen-troid", "classi-fier's", "coeffi-cient", "coeffi-cients", "col-lapsed", "cover-age", "de-coded",
-    "discrimi-nator", "dis-tance", "esti-mated", "ex-cerpt", "fea-tures", "gener-ated", "gener-ation", "gener-ator",
-    "glo-bal", "inter-val", "la-tents", "loud-ness", "match-ing", "me-dian", "modu-lation", "near-est", "objec-tive",
-    "opin-ion", "per-centile", "pre-cision", "recog-nised", "regen-erated", "repe-tition", "re-sam-pling", "sec-ond",
-    "si-lence", "spec-tral", "spec-tro-gram", "sta-bility", "Tensor-Flow's", "train-ing", "train-ings", "vali-dation",
-    "wave-form",
+    "discrimi-nator", "dis-tance", "esti-mated", "ex-cerpt", "ex-cerpts", "fea-tures", "gener-ated", "gener-ation",
+    "gener-ator", "glo-bal", "inter-val", "la-tents", "loud-ness", "match-ing", "me-dian", "modu-lation", "near-est",
+    "objec-tive", "opin-ion", "per-centile", "pre-cision", "recog-nised", "regen-erated", "repe-tition",
+    "re-sam-pling", "sec-ond", "si-lence", "spec-tral", "spec-tro-gram", "sta-bility", "Tensor-Flow's", "train-ing",
+    "train-ings", "uncom-pressed", "vali-dation", "wave-form",
 )  # fmt: skip
 SOFT_HYPHENS = {word.replace("-", ""): word.replace("-", "&shy;") for word in SYLLABLES}
 NARROW_COLUMNS = 4  # from which on a table needs them

@@ -16,7 +16,6 @@ from src.metric_tables import (
     RECALL_OF_CLIPS,
     RECOGNISED,
     SDR,
-    SDR_GLOBAL,
     Metric,
 )
 from src.report.tables import table
@@ -86,10 +85,10 @@ def saving_rows(bd_rates: dict) -> list[list[str]]:
     least = max(defined, key=lambda stem: bd_rates[stem]["median"])
     return [
         [
-            "Which share of the rate does the learned part of `z_fine` save, at equal SDR? "
+            "How much rate does the learned part of `z_fine` save over a formula, at equal SDR? "
             f"(%; stem *{least}*, the least)",
             BD_RATE.format(-bd_rates[least]["median"]),
-            "a formula in its place: 0",
+            "the formula: 0",
             _interval(BD_RATE, [-bound for bound in bd_rates[least]["interval"]]),
         ]
     ]
@@ -104,7 +103,7 @@ def opinion_rows(baselines: dict) -> list[list[str]]:
         worst = min(STEMS, key=lambda stem: baselines[stem][key][OPINION])
         score, phaseless = baselines[worst][key], baselines[worst]["griffin_lim_decoded_mel"]
         return [
-            f"{question} (stem *{worst}*, the worst; SDR {SDR_GLOBAL.format(score[SDR_GLOBAL])} dB)",
+            f"{question} (stem *{worst}*, the worst)",
             OPINION.format(score[OPINION]),
             f"`z_mel` alone, estimated phase: {OPINION.format(phaseless[OPINION])}",
             _interval(OPINION, score["interval"][OPINION]),
@@ -112,7 +111,7 @@ def opinion_rows(baselines: dict) -> list[list[str]]:
 
     return [
         row("How good does it sound, from 1 to 5, as a model predicts?", "model"),
-        row("And with noise added where sound was lost?", "model_filled"),
+        row("And with noise added where sound was lost, at a lower SDR?", "model_filled"),
     ]
 
 
@@ -137,7 +136,7 @@ def clip_rows(metrics: dict) -> list[list[str]]:
         row("Is the variety of real stems there? (recall; 1 is best)", RECALL_OF_CLIPS),
         [
             "Are generated stems copies? (1st percentile of the distance to the nearest training excerpt, in features; "
-            f"copies: {least['copies']})",
+            f"decoded copies: {least['copies']})",
             least["generated"],
             f"test excerpts: {least['real']}",
             "first seed",

@@ -98,7 +98,7 @@ MSE = Metric("mse", "MSE", "10⁻⁶", 0, "lower", tolerance=0.01, relative=True
 STFT_DISTANCE = Metric("stft_distance", "STFT distance", "", 2, "lower", tolerance=0.005, relative=True)
 MEL_ERROR = Metric("mel_error_db", "error of the decoded mel", "dB", 2, "lower", tolerance=0.05)
 OPINION = Metric("zimtohrli_mos", "opinion score", "1 to 5", 2, "higher", tolerance=0.05)
-OBJECTIVE = Metric("objective_kbit_s", "negative ELBO", "kbit/s", 3, "lower")
+NEGATIVE_ELBO = Metric("objective_kbit_s", "negative ELBO", "kbit/s", 3, "lower")
 FLOW_LOSS = Metric("flow_loss", "flow-matching loss", "", 4, "lower")
 FRECHET = Metric("frechet_distance", "Fréchet distance", "", 2, "lower")
 RECOGNISED = Metric("recognised", "recognised", "", 3, "higher")
@@ -108,8 +108,8 @@ COVERAGE_OF_CLIPS = Metric("coverage", "coverage", "", 2, "higher")
 
 AUDIO_METRICS = (
     SDR, RATE, MEL_RATE, RATE_MEAN, SDR_GLOBAL, SI_SDR, SNR, MSE, STFT_DISTANCE, MEL_ERROR,
-    OPINION, OBJECTIVE,
+    OPINION, NEGATIVE_ELBO,
 )  # fmt: skip
 CLIP_METRICS = (FRECHET, RECOGNISED, PRECISION_OF_CLIPS, RECALL_OF_CLIPS, COVERAGE_OF_CLIPS)
 BEST_FLOW = FLOW_LOSS  # on the validation tracks, it decides which checkpoint is published
-BEST_STEM_VAE = OBJECTIVE  # on the validation tracks, it decides which checkpoint is published
+BEST_STEM_VAE = NEGATIVE_ELBO  # on the validation tracks, it decides which checkpoint is published

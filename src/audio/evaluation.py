@@ -34,7 +34,7 @@ from src.metric_tables import (
     MEL_ERROR,
     MEL_RATE,
     MSE,
-    OBJECTIVE,
+    NEGATIVE_ELBO,
     OPINION,
     RATE,
     SDR,
@@ -90,7 +90,7 @@ class Scorer:
                 rate = (output.mel_divergence.sum(1) + output.fine_divergence.sum(1)) / kbit
                 total += (rate + output.distortion.sum(1) / 2 / kbit).mean().item()
                 scores[stem] = _checkpoint_row(waveforms, output, rate, kbit)  # the last SDR's row stays
-        return {OBJECTIVE: round(total / len(STEMS) / len(CHECKPOINT_SDR_DB), 4), **scores}
+        return {NEGATIVE_ELBO: round(total / len(STEMS) / len(CHECKPOINT_SDR_DB), 4), **scores}
 
     def save_examples(self, model: vae.StemVAE, run_paths: paths.AudioPaths, epoch: int) -> None:
         """Write the example, the same as the checkpoint reconstructs it, and the spectrograms of the original and of

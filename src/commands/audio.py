@@ -32,7 +32,7 @@ from src.config import (
 )
 from src.errors import UsageError
 from src.files import PartialResults, compute, delete, save_json, sha256
-from src.metric_tables import FLOW_LOSS, FRECHET, OBJECTIVE, RATE, SDR
+from src.metric_tables import FLOW_LOSS, FRECHET, NEGATIVE_ELBO, RATE, SDR
 
 READABLE_HELP = "WAV, FLAC, MP3, MP4 ...: any sample rate and number of channels"
 WRITABLE_HELP = "WAV, FLAC, OGG or MP3"
@@ -127,8 +127,8 @@ def train(options: argparse.Namespace) -> None:
             scores = run.scores[-1]
             rates = ", ".join(f"{stem} {RATE.format(scores[stem][RATE])}" for stem in STEMS)
             print(
-                f"\nepoch {run.epoch}: {OBJECTIVE.label} {OBJECTIVE.format(scores[OBJECTIVE])} {OBJECTIVE.unit}; "
-                f"rates near {CHECKPOINT_SDR_DB[-1]:g} dB: {rates} {RATE.unit}"
+                f"\nepoch {run.epoch}: {NEGATIVE_ELBO.label} {NEGATIVE_ELBO.format(scores[NEGATIVE_ELBO])} "
+                f"{NEGATIVE_ELBO.unit}; rates near {CHECKPOINT_SDR_DB[-1]:g} dB: {rates} {RATE.unit}"
             )
 
         score = scorer.score_checkpoint if scorer else None

@@ -17,7 +17,7 @@ from src.metric_tables import (
     MEL_ERROR,
     MEL_RATE,
     MSE,
-    OBJECTIVE,
+    NEGATIVE_ELBO,
     OPINION,
     RATE,
     RATE_MEAN,
@@ -195,10 +195,10 @@ def resampled_table(metrics: dict) -> str:
 def checkpoint_table(metrics: dict) -> str:
     """Training time and negative ELBO of each checkpoint on the validation tracks."""
     rows = [
-        [str(row["epoch"]), f"{row['training_seconds'] / 60:.1f}", OBJECTIVE.format(row[OBJECTIVE])]
+        [str(row["epoch"]), f"{row['training_seconds'] / 60:.1f}", NEGATIVE_ELBO.format(row[NEGATIVE_ELBO])]
         for row in metrics["checkpoints"]
     ]
-    return table(["epoch", "minutes of training", OBJECTIVE.heading], rows)
+    return table(["epoch", "minutes of training", NEGATIVE_ELBO.heading], rows)
 
 
 def speed_table(metrics: dict) -> str:
@@ -287,8 +287,8 @@ def checkpoint_curves(rows: list[dict]) -> Figure:
     epochs = [row["epoch"] for row in rows]
     figure = Figure(figsize=(WIDTH, 6), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True)
-    top.plot(epochs, [row[OBJECTIVE] for row in rows], "o-", color=GREY)
-    top.set(ylabel=f"{OBJECTIVE.label} ({OBJECTIVE.unit})")
+    top.plot(epochs, [row[NEGATIVE_ELBO] for row in rows], "o-", color=GREY)
+    top.set(ylabel=f"{NEGATIVE_ELBO.label} ({NEGATIVE_ELBO.unit})")
     for (stem, colour), style in zip(STEM_COLOURS.items(), ("o-", "s--", "^-.", "d:"), strict=True):
         bottom.plot(epochs, [row[stem][MEL_ERROR] for row in rows], style, color=colour, label=stem)
     bottom.set(xlabel="epoch", ylabel="error of the decoded mel (dB)", ylim=(0, None))

@@ -170,7 +170,7 @@ def mean_and_deviation(fids: list[float]) -> str:
     """Mean and standard deviation of FIDs; the mean alone if there is one, "-" if there is none."""
     if not fids:
         return "-"
-    return FID.format(mean(fids)) + (f" ± {FID.format(stdev(fids))}" if len(fids) > 1 else "")
+    return _with_deviation(FID, {"mean": mean(fids), "std": stdev(fids) if len(fids) > 1 else None})
 
 
 def checkpoint_table(metrics: dict) -> str:

@@ -223,7 +223,7 @@ def test_the_summary_has_a_row_for_each_question_with_its_yardstick():
         ["2.00", "test excerpts: 0.25", "± 0.25 over 2 seeds"],
         ["5.00", "test excerpts: 6.00", "first seed"],
     ]
-    assert "copies: 2.00" in rows[-1][0]
+    assert "decoded copies: 2.00" in rows[-1][0]
     assert all(len(row) == len(summary.HEADER) for row in rows)
 
 

@@ -1,6 +1,7 @@
 """Files of models: training states (.pt), and published weights (.safetensors) that carry their own description."""
 
 import json
+import pickle
 import re
 import zipfile
 from collections.abc import Callable
@@ -42,6 +43,10 @@ def load_state(path: Path) -> dict:
     try:
         _check_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{relative(path)} is not a training state of this project: it holds more than tensors, numbers and strings"
+        ) from error
     except Exception as error:  # torch raises half a dozen types for a damaged archive
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(
@@ -103,7 +108,7 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict]:
             return {name: file.get_tensor(name) for name in file.keys()}, description  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{relative(path)} is damaged, or not a safetensors file ({error}): restore it with git checkout"
+            f"{relative(path)} is damaged, or no safetensors file ({error}): restore a published one with git checkout"
         ) from error
     except (KeyError, ValueError) as error:
         raise CheckpointError(
@@ -123,7 +128,7 @@ def load_network(path: Path, kind: type[Config], build: Callable[[Config], Netwo
         CheckpointError: the file is missing, damaged, or holds no such network, which `name` describes, or weights that
             are not finite.
     """
-    if path.suffix == ".pt":
+    if path.suffix.lower() == ".pt":
         description = load_state(path)
         weights = description.get("average")
     else:

@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 
-from src.errors import UserError
+from src.errors import UsageError, UserError
 
 PROGRAM = "python -m src"
 COMMANDS = {  # name of the file in src/commands: help
@@ -35,6 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         command = importlib.import_module(f"src.commands.{name}")
         options = command.build_parser(f"{PROGRAM} {name}").parse_args(arguments[1:])
+        _refuse_empty(arguments)
         options.handler(options)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of the output, such as `head -1`, has ended
@@ -53,6 +54,16 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: the standard output cannot be written ({error.strerror})", file=sys.stderr)
         return FAILED
     return 0
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """Raise UsageError if an argument is empty, as an unset variable of the shell makes it: a command would take it for
+    one that was not given."""
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if not argument or (argument.startswith("--") and argument.endswith("=")):
+            option = argument.rstrip("=") or before
+            place = f"the value of {option}" if option.startswith("--") else "an argument"
+            raise UsageError(f"{place} is empty: leave it out, or check the variable that it comes from")
 
 
 def _discard_output() -> None:

@@ -7,6 +7,7 @@ from typing import TypeVar
 from src.errors import CheckpointError, UsageError
 
 STEMS = ("drums", "bass", "other", "vocals")  # the order of a .stem.mp4, after its mixture
+MIN_RATE, MAX_RATE = 1_000, 1_000_000  # sample rates of recordings and models in Hz
 FRAME_LENGTHS = tuple(2**exponent for exponent in range(12))  # allowed frame lengths in samples
 SPLITS = ("train", "validation", "test")  # named by load_mnist and load_musdb18
 
@@ -30,8 +31,18 @@ def check_seed(seed: int) -> None:
 
 def check_number(digits: str) -> None:
     """Raise UsageError unless `digits` are 1 to `LONGEST_NUMBER` of the characters 0 to 9."""
-    if not re.fullmatch(rf"[0-9]{{1,{LONGEST_NUMBER}}}", digits):
+    if not (isinstance(digits, str) and re.fullmatch(rf"[0-9]{{1,{LONGEST_NUMBER}}}", digits)):
         raise UsageError(f"digits are {digits!r}: ask for 1 to {LONGEST_NUMBER} of the characters 0 to 9")
+
+
+def _check_spectrogram(config) -> None:
+    """Raise UsageError if no log-mel spectrogram has the settings of an `AudioConfig` or `FlowConfig`."""
+    # A power of 2, so that a block of a long recording is a whole number of frames of every kind.
+    if config.mel_hop not in FRAME_LENGTHS:
+        raise UsageError(f"mel_hop is {config.mel_hop}: it must be a power of 2 up to {FRAME_LENGTHS[-1]}")
+    _check_at_least(config, config.mel_hop, "mel_window")
+    _check_at_least(config, MIN_RATE, "sample_rate")
+    _check_at_least(config, 1, "mel_bands")
 
 
 def _check_at_least(config, least: int, *names: str) -> None:
@@ -151,11 +162,9 @@ class AudioConfig:
     def __post_init__(self) -> None:
         for name in ("mdct_bins", "sdr_range_db", "gain_range_db", "speed_range"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON returns lists
+        _check_spectrogram(self)
         if self.mel_bands % 8:
             raise UsageError(f"mel_bands is {self.mel_bands}: it must be a multiple of 8")
-        # Powers of 2, so that a block of a long recording is a whole number of frames of every kind.
-        if self.mel_hop not in FRAME_LENGTHS:
-            raise UsageError(f"mel_hop is {self.mel_hop}: it must be a power of 2 up to {FRAME_LENGTHS[-1]}")
         if len(self.mdct_bins) != len(STEMS) or any(b not in FRAME_LENGTHS or b < self.mel_hop for b in self.mdct_bins):
             raise UsageError(
                 f"mdct_bins is {self.mdct_bins}: for each of {', '.join(STEMS)}, it must be a power of 2 "
@@ -205,6 +214,7 @@ class FlowConfig:
     def __post_init__(self) -> None:
         for name in ("gain_range_db", "speed_range"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON returns lists
+        _check_spectrogram(self)
         check_seed(self.seed)
         _check_at_least(self, 0, "warm_up_steps")
         _check_at_least(

@@ -43,6 +43,14 @@ def test_code_in_a_state_is_refused(tmp_path, capfd):
     assert "code ran" not in capfd.readouterr().out
 
 
+def test_a_state_that_holds_other_objects_is_refused(tmp_path):
+    torch.save(torch.nn.Linear(1, 1), tmp_path / "network.pt")
+    with pytest.raises(
+        CheckpointError, match=r"network\.pt is not a training state of this project: it holds more than"
+    ):
+        checkpoints.load_state(tmp_path / "network.pt")
+
+
 @pytest.mark.parametrize("keep", [0, 10, 200])
 def test_truncated_files_are_named(tmp_path, keep):
     checkpoints.save_state(tmp_path / "state.pt", {"tensor": torch.randn(100)})

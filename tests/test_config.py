@@ -14,6 +14,9 @@ from src.errors import CheckpointError
     [
         ({"mel_hop": 300}, "mel_hop is 300: it must be a power of 2"),
         ({"mel_hop": 0}, "mel_hop is 0"),
+        ({"mel_window": 3}, "mel_window is 3: it must be at least 256"),
+        ({"sample_rate": 0}, "sample_rate is 0: it must be at least 1000"),
+        ({"mel_bands": 0}, "mel_bands is 0: it must be at least 1"),
         ({"mdct_bins": (256,)}, r"mdct_bins is \(256,\): for each of drums, bass, other, vocals"),
         ({"mdct_bins": (256, 4096, 1024, 1024)}, "it must be a power of 2 from mel_hop, 256, to 2048"),
         ({"mdct_bins": (128, 256, 256, 256)}, "it must be a power of 2 from mel_hop, 256, to 2048"),

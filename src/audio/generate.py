@@ -9,10 +9,21 @@ from src import runtime
 from src.audio import vae
 from src.audio.flow import EDGE, StemFlow, mix_noise, path_point, solve
 from src.audio.reconstruct import log_mel_blocks
+from src.audio.sound_files import check_scale
 from src.audio.spectrogram import MelSpectrogram
 from src.audio.vae import STRIDE
 from src.audio.water_filling import LOG_POWER_PER_DB, water_level
-from src.config import BEGINNINGS, GUIDANCE, GUIDANCE_TIMES, MEL_RANGE_DB, OPERATING_SDR_DB, SOLVER_STEPS, STEMS
+from src.config import (
+    BEGINNINGS,
+    GUIDANCE,
+    GUIDANCE_TIMES,
+    MEL_RANGE_DB,
+    OPERATING_SDR_DB,
+    SOLVER_STEPS,
+    STEMS,
+    AudioConfig,
+    FlowConfig,
+)
 from src.errors import UsageError
 
 MAX_SECONDS = 600
@@ -43,8 +54,9 @@ def sample_log_mels(flow: StemFlow, stem: str, count: int, seconds: float, seed:
     """Generate log-mel spectrograms (count, frames, bands) in dB of a stem. Spectrogram i depends on (stem, seed, i)
     alone. Raises UsageError, as `sample`."""
     check_stem(stem)
-    if count < 1 or not 1 / flow.config.sample_rate <= seconds <= MAX_SECONDS:
-        raise UsageError(f"{count} samples of {seconds} s: ask for at least 1, of up to {MAX_SECONDS} s")
+    if count < 1:
+        raise UsageError(f"count is {count}: it must be at least 1")
+    check_seconds(flow, seconds)
     samples = int(seconds * flow.config.sample_rate)
     frames = flow.spectrogram.frames(samples)
     log_mels = []
@@ -64,12 +76,13 @@ def vary(flow: StemFlow, waveform: Tensor, stem: str, strength: float = 0.5, see
     style.
 
     Raises:
-        UsageError: an unknown stem, a strength out of range, or a recording that is too short or too long.
+        UsageError: an unknown stem, a strength out of range, or a recording that is too short, too long or of another
+            full scale than 1.
     """
     check_stem(stem)
     if not 0 <= strength <= 1:
         raise UsageError(f"strength is {strength}: it must lie between 0 and 1")
-    check_length(flow, waveform)
+    check_recording(flow.config, waveform)
     log_mel = flow.log_mel(waveform[None].to(runtime.device()))
     data, own_rest = flow.encode(log_mel)
     noise, rest_noise = draw_noise(flow, stem, data.shape[1], seed)
@@ -94,12 +107,12 @@ def extend(flow: StemFlow, waveform: Tensor, stem: str, seconds: float = 6.0, se
     and spectrum change least. The recording itself is returned unchanged.
 
     Raises:
-        UsageError: an unknown stem, a duration out of range, or a recording that is too short or too long.
+        UsageError: an unknown stem, a duration out of range, or a recording that is too short, too long or of another
+            full scale than 1.
     """
     check_stem(stem)
-    check_length(flow, waveform)
-    if not 1 / flow.config.sample_rate <= seconds <= MAX_SECONDS:
-        raise UsageError(f"a continuation of {seconds} s: ask for up to {MAX_SECONDS} s")
+    check_recording(flow.config, waveform)
+    check_seconds(flow, seconds)
     hop, samples = flow.config.mel_hop, int(seconds * flow.config.sample_rate)
     # The end of the recording, as whole latent frames.
     part = waveform[-(STRIDE * CONTEXT + 2 * EDGE - 1) * hop :].to(runtime.device())
@@ -159,15 +172,23 @@ def check_stem(stem: str) -> None:
         raise UsageError(f"unknown stem {stem!r}: use one of {', '.join(STEMS)}")
 
 
-def check_length(flow: StemFlow, waveform: Tensor) -> None:
-    """Raise UsageError unless a recording (samples,) holds a latent frame and is not too long."""
-    config = flow.config
+def check_seconds(flow: StemFlow, seconds: float) -> None:
+    """Raise UsageError unless new sound of `seconds` holds a sample and is not too long."""
+    if not 1 <= seconds * flow.config.sample_rate <= MAX_SECONDS * flow.config.sample_rate:
+        raise UsageError(
+            f"seconds is {seconds:g}: it must lie between 1/{flow.config.sample_rate}, one sample, and {MAX_SECONDS}"
+        )
+
+
+def check_recording(config: FlowConfig | AudioConfig, waveform: Tensor) -> None:
+    """Raise UsageError unless a recording (samples,) has full scale 1, holds a latent frame and is not too long."""
     least = (STRIDE + 2 * EDGE) * config.mel_hop
     if not least <= len(waveform) <= MAX_SECONDS * config.sample_rate:
         raise UsageError(
             f"the recording lasts {len(waveform) / config.sample_rate:.2f} s: use one of "
             f"{least / config.sample_rate:.2f} to {MAX_SECONDS} s"
         )
+    check_scale(waveform.numpy(), "the recording")
 
 
 def draw_style(flow: StemFlow, stem: str, seed: int, row: int = 0) -> Tensor:
@@ -247,11 +268,13 @@ def interpolate(model: vae.StemVAE, first: Tensor, second: Tensor, stems: tuple[
     (samples,), both ends included, trimmed to the shorter one. The stem's label is interpolated too.
 
     Raises:
-        UsageError: fewer than 2 steps.
+        UsageError: fewer than 2 steps, or a recording that is too short, too long or of another full scale than 1.
     """
     if steps < 2:
         raise UsageError(f"steps is {steps}: an interpolation has at least its 2 ends")
     samples = min(len(first), len(second))
+    for waveform in (first, second):
+        check_recording(model.config, waveform[:samples])
     latents, labels = [], []
     for waveform, stem in zip((first, second), stems, strict=True):
         log_mel = torch.cat(list(log_mel_blocks(model, waveform[None, :samples])), dim=1)

@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 from tqdm.auto import tqdm
 
-from src import runtime
+from src import paths, runtime
 from src.audio import vae
 from src.audio.sound_files import (
     check_format,
+    check_scale,
     pad_or_trim,
     read_blocks,
     resample,
@@ -26,7 +27,7 @@ from src.audio.sound_files import (
 from src.audio.spectrogram import imdct
 from src.audio.spool import Spool, pieces
 from src.audio.water_filling import fill_variance, water_level
-from src.config import OPERATING_SDR_DB, STEMS, AudioConfig, check_seed
+from src.config import MAX_RATE, MIN_RATE, OPERATING_SDR_DB, STEMS, AudioConfig, check_seed
 from src.errors import UsageError
 from src.files import existing_parent
 
@@ -34,7 +35,6 @@ BLOCK = 2**19  # samples of a recording in memory that are coded at once: 24 s
 FILE_PART = 2**18  # the same for a file, the context included: 12 s
 CHANNELS_AT_ONCE = 4  # of a block of that length; with more channels, blocks are shorter
 ALIGNMENT = 2**13  # samples: a multiple of every frame length. Blocks start at multiples of it; noise is drawn for each
-MAX_PEAK = 30.0  # of a waveform with full scale 1; a larger one has another scale
 GUESS_SAMPLES = 2**17  # length of the excerpt by which an unnamed stem is guessed
 GUESS_SDR_DB = OPERATING_SDR_DB[STEMS.index("other")]
 MEL_NOISE, FINE_NOISE, FILL_NOISE = range(3)  # kinds of noise, each with a random stream of its own
@@ -91,6 +91,8 @@ def reconstruct(
         UsageError: an empty waveform, values that are not finite or too large, or an argument out of range.
     """
     _check_arguments(stem, sdr_db, fill, seed)
+    if not MIN_RATE <= sample_rate <= MAX_RATE:
+        raise UsageError(f"sample_rate is {sample_rate}: it must lie between {MIN_RATE} and {MAX_RATE} Hz")
     sound = _as_channels(waveform)
     model_rate = model.config.sample_rate
     channels = torch.from_numpy(np.stack([resample(channel, sample_rate, model_rate) for channel in sound]))
@@ -177,22 +179,13 @@ def _as_channels(waveform: np.ndarray) -> np.ndarray:
     waveform = np.asarray(waveform)
     if np.issubdtype(waveform.dtype, np.signedinteger):
         waveform = waveform / -float(np.iinfo(waveform.dtype).min)
+    if not np.issubdtype(waveform.dtype, np.floating):
+        raise UsageError(f"a waveform of type {waveform.dtype}: use floats with full scale 1, or signed integers")
     sound = np.atleast_2d(waveform.astype(np.float32))
-    if sound.ndim != 2 or sound.shape[-1] < 1:
+    if sound.ndim != 2 or sound.size < 1:
         raise UsageError(f"a waveform of shape {np.shape(waveform)} is not (samples,) or (channels, samples)")
-    _check_scale(sound)
+    check_scale(sound, "the waveform")
     return sound
-
-
-def _check_scale(sound: np.ndarray) -> None:
-    """Raise UsageError if sound has values that are not finite, or another full scale than 1."""
-    if not np.isfinite(sound).all():
-        raise UsageError("the waveform holds values that are not finite")
-    if (peak := float(np.abs(sound).max())) > MAX_PEAK:
-        raise UsageError(
-            f"the waveform has a peak of {peak:.0f}, but full scale is 1: "
-            "divide samples in the range of 16-bit integers by 32768"
-        )
 
 
 def _spool_sound(source: Path, target: Path, channels: Spool, model_rate: int) -> tuple[int, int]:
@@ -208,7 +201,7 @@ def _spool_sound(source: Path, target: Path, channels: Spool, model_rate: int) -
     def checked() -> Iterator[np.ndarray]:
         nonlocal samples
         for block in chain([first], (block for block, _ in blocks)):
-            _check_scale(block)
+            check_scale(block, paths.relative(source))
             samples += block.shape[1]
             yield block
 

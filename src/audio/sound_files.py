@@ -19,6 +19,7 @@ import soundfile
 import soxr
 
 from src import files, paths
+from src.config import MAX_RATE, MIN_RATE
 from src.errors import DataError, OutputError, UsageError
 
 # Formats that open other files, devices or addresses, and so are no sound files.
@@ -32,7 +33,7 @@ SOUND_FORMATS = ",".join(sorted(av.formats_available - REFERENCES))
 EXACT_DURATION = {  # formats whose duration is recorded in the file; for others FFmpeg estimates it
     "wav", "w64", "aiff", "caf", "au", "flac", "ogg", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2",
 }  # fmt: skip
-MIN_RATE, MAX_RATE = 1_000, 1_000_000  # Hz
+MAX_PEAK = 30.0  # of sound with full scale 1; a larger one has another scale
 MAX_GAP = 0.01  # seconds by which positions in a container may be rounded
 MIN_BYTE_RATE = 50  # bytes per second below which no format codes sound, not even silence
 MAX_SHORTFALL = 0.1  # seconds by which a header may overstate the duration
@@ -95,6 +96,18 @@ def read_blocks(path: Path, stream: int = 0) -> Iterator[tuple[np.ndarray, int]]
         warnings.warn(f"{name}: {report}", stacklevel=2)
 
 
+def check_scale(sound: np.ndarray, name: str) -> None:
+    """Raise UsageError, which calls the sound `name`, if it has values that are not finite, or another full scale
+    than 1."""
+    if not np.isfinite(sound).all():
+        raise UsageError(f"{name} holds values that are not finite")
+    if (peak := float(np.abs(sound).max(initial=0))) > MAX_PEAK:
+        raise UsageError(
+            f"{name} has a peak of {peak:.6g}, but full scale is 1: "
+            "divide samples in the range of 16-bit integers by 32768"
+        )
+
+
 @contextmanager
 def _seekable(path: Path) -> Iterator[BinaryIO]:
     """The open file; a pipe, which can be read only once, is copied to a temporary file. Raises OSError."""
@@ -115,7 +128,7 @@ def _audio_stream(container: av.container.InputContainer, stream: int, name: str
     count = len(container.streams.audio)
     if not count:
         raise DataError(f"{name} holds no sound: it has no audio stream")
-    if stream >= count:
+    if not 0 <= stream < count:
         raise DataError(f"{name} has {count} audio streams, and so none of number {stream}")
     chosen = container.streams.audio[stream]
     if chosen.codec_context is None:  # FFmpeg has no decoder for what the header names

@@ -27,12 +27,18 @@ class MelSpectrogram:
     Hann window of `window` samples every `hop` samples, centred on multiples of `hop`; `bands` triangles on Slaney's
     mel scale from 0 Hz to half of `sample_rate` (Hz). Power is normalised so that stationary white noise of variance v
     reads 10 log10 v in every band.
+
+    Raises:
+        ValueError: a band is too narrow to hold a frequency of the STFT.
     """
 
     sample_rate: int
     bands: int
     window: int
     hop: int
+
+    def __post_init__(self) -> None:
+        _filters(self)
 
     @classmethod
     def from_config(cls, config: AudioConfig) -> "MelSpectrogram":
@@ -45,11 +51,7 @@ class MelSpectrogram:
 
     @property
     def filters(self) -> Tensor:
-        """Mel filters (window // 2 + 1, bands); columns sum to 1.
-
-        Raises:
-            ValueError: a band is too narrow to hold a frequency of the STFT.
-        """
+        """Mel filters (window // 2 + 1, bands); columns sum to 1."""
         return _filters(self).clone()  # a caller may change its copy
 
     @property

@@ -307,6 +307,7 @@ def _read_mono(path: str, sample_rate: int, stem: str | None):
     from src.audio.reconstruct import guess_stem
 
     waveform, file_rate = sound_files.read_audio(Path(path))
+    sound_files.check_scale(waveform, paths.relative(Path(path)))
     mono = torch.from_numpy(sound_files.resample(sound_files.mix_to_mono(waveform), file_rate, sample_rate))
     return mono, stem or guess_stem(vae.load_model(), mono[None])
 

@@ -20,10 +20,12 @@ def draw_latents(count: int, latent_dim: int, seed: int = 0, std: float = LATENT
     """Normal latents (count, latent_dim) of mean 0 and standard deviation `std`. Row i depends on (seed, i) alone.
 
     Raises:
-        UsageError: `count` below 1 or a negative `seed`.
+        UsageError: `count` below 1, a negative `seed`, or a `std` that is negative or not finite.
     """
     if count < 1:
         raise UsageError(f"count is {count}: it must be at least 1")
+    if not 0 <= std < math.inf:
+        raise UsageError(f"the standard deviation of the latents is {std}: it must be 0 or more, and finite")
     rows = [torch.randn(latent_dim, generator=runtime.random_stream(seed, row)) for row in range(count)]
     return std * torch.stack(rows)
 
@@ -160,7 +162,8 @@ def save(images: Tensor, path: Path, columns: int) -> None:
     atomically.
 
     .png: one grid of `columns`, pixels doubled; .npy: one array; no suffix, or a folder that exists: a folder of
-    00000.png, 00001.png, ..., one for each image or number.
+    00000.png, 00001.png, ..., one for each image or number. Of pictures in the folder, those that continue these
+    numbers are deleted, which an earlier call wrote.
 
     Raises:
         UsageError: another suffix.
@@ -176,12 +179,15 @@ def save(images: Tensor, path: Path, columns: int) -> None:
     else:
         for row, picture in enumerate(numbers.transpose(1, 2).flatten(2)):  # (28, 28 digits)
             files.save_picture(path / f"{row:05d}.png", picture.numpy())
-        for old in path.glob("[0-9]" * 5 + ".png"):
-            if int(old.stem) >= len(images):  # of an earlier, longer run
-                files.delete(old)
+        old = len(images)
+        while (picture := path / f"{old:05d}.png").exists():  # of an earlier call that wrote more
+            files.delete(picture)
+            old += 1
 
 
 def check_suffix(path: Path) -> None:
     """Raise UsageError unless `save` can write to `path`."""
     if path.suffix.lower() not in (".png", ".npy", "") and not path.is_dir():
         raise UsageError(f"cannot write {path.name}: end it in .png (a grid), in .npy, or in / (a folder)")
+    if not path.suffix and path.is_file():
+        raise UsageError(f"cannot write a folder of pictures to {path.name}: it is a file")

@@ -353,6 +353,8 @@ def test_training_lowers_the_loss_on_held_out_windows(tracks):
 def test_invalid_settings_are_refused():
     with pytest.raises(UsageError, match="width is 0"):
         FlowConfig(width=0)
+    with pytest.raises(UsageError, match="mel_hop is 7: it must be a power of 2"):
+        FlowConfig(mel_hop=7)
     with pytest.raises(UsageError, match="window is 16"):
         FlowConfig(window=16)
     with pytest.raises(UsageError, match="common_noise is 2"):

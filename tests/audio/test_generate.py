@@ -56,10 +56,10 @@ def test_a_sample_has_the_length_asked_for_and_stays_below_full_scale(small_flow
 def test_wrong_arguments_are_refused(small_flow, tone):
     for arguments, message in (
         (("flute",), "unknown stem"),
-        (("vocals", 0), "at least 1"),
-        (("vocals", 1, 1e-6), "1e-06 s"),
-        (("vocals", 1, 601.0), "up to 600 s"),
-        (("vocals", 1, float("nan")), "nan s"),
+        (("vocals", 0), "count is 0: it must be at least 1"),
+        (("vocals", 1, 1e-6), "seconds is 1e-06: it must lie between 1/22050, one sample, and 600"),
+        (("vocals", 1, 601.0), "seconds is 601"),
+        (("vocals", 1, float("nan")), "seconds is nan"),
     ):
         with pytest.raises(ValueError, match=message):
             generate.sample(small_flow, *arguments)
@@ -68,7 +68,11 @@ def test_wrong_arguments_are_refused(small_flow, tone):
     for function in (generate.vary, generate.extend):
         with pytest.raises(ValueError, match=r"lasts 0\.05 s"):
             function(small_flow, tone[:1024], "bass")
-    with pytest.raises(ValueError, match="continuation of 601"):
+        with pytest.raises(ValueError, match=r"the recording has a peak of .*: divide samples"):
+            function(small_flow, 32_768 * tone, "bass")
+        with pytest.raises(ValueError, match="the recording holds values that are not finite"):
+            function(small_flow, torch.full_like(tone, torch.nan), "bass")
+    with pytest.raises(ValueError, match="seconds is 601"):
         generate.extend(small_flow, tone, "bass", 601.0)
 
 
@@ -184,3 +188,7 @@ def test_interpolation_ends_at_the_posteriors_of_its_ends(model, sound):
     torch.testing.assert_close(same[0], same[1], atol=1e-3, rtol=0)
     with pytest.raises(ValueError, match="at least its 2 ends"):
         generate.interpolate(model, first, second, ("bass", "vocals"), steps=1)
+    with pytest.raises(ValueError, match=r"the recording lasts 0\.00 s"):
+        generate.interpolate(model, first, second[:1], ("bass", "vocals"))
+    with pytest.raises(ValueError, match="the recording has a peak of"):
+        generate.interpolate(model, first, 1000 * second, ("bass", "vocals"))

@@ -151,7 +151,12 @@ def test_an_unnamed_stem_is_the_one_of_least_cost(model, sound):
     ("change", "message"),
     [
         ({"waveform": np.zeros((0,), np.float32)}, "holds no|not \\(samples"),
+        ({"waveform": np.zeros((0, 100), np.float32)}, "not \\(samples"),
         ({"waveform": np.zeros((1, 2, 3), np.float32)}, "is not"),
+        ({"waveform": np.zeros(100, np.uint8)}, "of type uint8: use floats"),
+        ({"waveform": np.zeros(100, np.complex64)}, "of type complex64: use floats"),
+        ({"sample_rate": 0}, "sample_rate is 0: it must lie between 1000 and 1000000 Hz"),
+        ({"sample_rate": np.nan}, "sample_rate is nan"),
         ({"waveform": np.full(100, np.nan, np.float32)}, "not finite"),
         ({"stem": "flute"}, "use one of drums, bass, other, vocals"),
         ({"fill": 1.5}, "between 0 and 1"),

@@ -36,8 +36,9 @@ def test_unreadable_files_are_named(tmp_path):
     with pytest.raises(DataError, match=r"text\.wav cannot be decoded"):
         sound_files.read_audio(tmp_path / "text.wav")
     soundfile.write(tmp_path / "mono.wav", np.zeros(100), RATE)
-    with pytest.raises(DataError, match="has 1 audio streams, and so none of number 4"):
-        sound_files.read_audio(tmp_path / "mono.wav", stream=4)
+    for stream in (4, -1):
+        with pytest.raises(DataError, match=f"has 1 audio streams, and so none of number {stream}"):
+            sound_files.read_audio(tmp_path / "mono.wav", stream)
 
 
 def test_resampling_keeps_what_both_rates_can_hold():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from src import checkpoints, cli, config, paths
@@ -80,9 +81,11 @@ def test_generate_and_interpolate_write_sound(capsys, tmp_path, stereo):
         (("reconstruct", "README.md", "again.wav"), "README.md cannot be decoded"),
         (("reconstruct", "a.wav", "again.mid"), "cannot write again.mid: end its name in .wav, .flac, .ogg, .mp3"),
         (("reconstruct", "a.wav", "README.md"), "README.md exists: add --overwrite"),
-        (("generate", "--stem", "drums", "--seconds", "1e9", "--output", "a.wav"), "up to 600 s"),
+        (("generate", "--stem", "drums", "--seconds", "1e9", "--output", "a.wav"), "seconds is 1e+09"),
         (("generate", "--output", "a.wav"), "add --stem, or a recording with --like or --continue"),
         (("generate", "--like", "a.wav", "--output", "b.wav"), "a.wav cannot be decoded"),
+        (("generate", "--stem", "bass", "--like", "", "--output", "b.wav"), "the value of --like is empty"),
+        (("reconstruct", "", "a.wav"), "an argument is empty: leave it out"),
         (("generate", "--like", "a.wav", "--seconds", "3", "--output", "b.wav"), "as long as its recording"),
         (("generate", "--stem", "bass", "--strength", "0.3", "--output", "b.wav"), "--strength belongs to --like"),
         (("evaluate-flow", "--run", "nowhere"), "flow.safetensors does not exist"),
@@ -108,6 +111,23 @@ def test_what_cannot_be_done_is_one_line_and_status_1(capsys, monkeypatch, tmp_p
     assert message in err
     assert len([line for line in err.splitlines() if line.startswith("error:")]) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("reconstruct", "loud.wav", "out.wav"),
+        ("generate", "--like", "loud.wav", "--output", "out.wav"),
+        ("generate", "--continue", "loud.wav", "--output", "out.wav"),
+        ("interpolate", "loud.wav", "loud.wav", "--output", "out.wav"),
+    ],
+)
+def test_a_recording_of_another_scale_is_named(capsys, monkeypatch, tmp_path, command):
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("loud.wav", np.full(RATE, 16_384.0), RATE, subtype="FLOAT")
+    status, _, err = run(capsys, "audio", *command)
+    assert status == 1 and "loud.wav has a peak of 16384, but full scale is 1: divide samples" in err
+    assert not (tmp_path / "out.wav").exists()
 
 
 @pytest.mark.parametrize(("sdr", "message"), [("-3", "between 0 and 60 dB"), ("nan", "between 0 and 60 dB")])

@@ -114,7 +114,10 @@ def test_nothing_is_overwritten_unasked(capsys, tmp_path):
         (("generate", "--count", "0", "--output", "new.png"), "count is 0: it must be at least 1"),
         (("generate", "--seed", "-1", "--output", "new.png"), "seed is -1"),
         (("generate", "--digits", "20a6", "--output", "new.png"), "digits are '20a6': ask for 1 to 32 of the char"),
-        (("generate", "--digits", "", "--output", "new.png"), "digits are '': ask for 1 to 32 of the characters 0 t"),
+        (("generate", "--digits", "", "--output", "new.png"), "the value of --digits is empty: leave it out"),
+        (("generate", "--output", "README", "--overwrite"), "cannot write a folder of pictures to README: it is a"),
+        (("generate", "--output", ""), "the value of --output is empty"),
+        (("evaluate", "--model=", "--overwrite"), "the value of --model is empty"),
         (("generate", "--digits", "1" * 33, "--output", "new.png"), "ask for 1 to 32 of the characters 0 to 9"),
         (("generate", "--digits", "12", "--count", "0", "--output", "new.png"), "count is 0: it must be at least 1"),
         (("generate", "--digits", "12", "--columns", "3", "--output", "new.png"), "leave out --columns"),
@@ -126,7 +129,7 @@ def test_nothing_is_overwritten_unasked(capsys, tmp_path):
         (("generate", "--model", "nowhere.pt", "--output", "new.png"), "nowhere.pt does not exist"),
         (
             ("generate", "--model", "README.md", "--output", "new.png"),
-            "README.md is damaged, or not a safe",
+            "README.md is damaged, or no safetensors file",
         ),
         (("evaluate", "--run", "nowhere"), "image_training.jsonl holds no epoch: train this run first"),
         (("evaluate", "--profile", "quick", "--overwrite"), "name another --run"),
@@ -138,12 +141,13 @@ def test_nothing_is_overwritten_unasked(capsys, tmp_path):
 )
 def test_what_cannot_be_done_is_one_line_and_status_1(capsys, monkeypatch, tmp_path, arguments, message):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "README.md").write_text("no weights")
+    for name in ("README", "README.md"):
+        (tmp_path / name).write_text("no weights")
     status, out, err = run(capsys, "image", *arguments)
     assert (status, out) == (1, "")
     assert message in err
     assert len([line for line in err.splitlines() if line.startswith("error:")]) == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README", "README.md"]
 
 
 @pytest.mark.parametrize(
@@ -226,6 +230,7 @@ def test_the_classifier_is_trained_measured_and_published(capsys, small, monkeyp
 
 def test_a_folder_may_have_a_dot_in_its_name(capsys, tmp_path):
     output = f"{tmp_path / 'digits.v2'}/"
+    (tmp_path / "digits.v2").mkdir()  # an empty folder may be used
     assert run(capsys, "image", "generate", "--count", "2", "--output", output)[0] == 0
     assert sorted(path.name for path in (tmp_path / "digits.v2").iterdir()) == ["00000.png", "00001.png"]
     status, _, error = run(capsys, "image", "generate", "--count", "1", "--output", output)

@@ -71,7 +71,7 @@ def test_asked_digits_differ_and_zeros_are_kept(generator):
     assert not torch.equal(row[0], row[2])
 
 
-@pytest.mark.parametrize("digits", ["", "12a", " 1", "1\n", "-1", "1.5", "\u0663", "\uff12", "1" * 33])
+@pytest.mark.parametrize("digits", ["", 2026, "12a", " 1", "1\n", "-1", "1.5", "\u0663", "\uff12", "1" * 33])
 def test_what_is_no_number_is_refused(generator, digits):
     with pytest.raises(UsageError, match="ask for 1 to 32 of the characters 0 to 9"):
         generate.write_number(generator, digits)
@@ -125,6 +125,12 @@ def test_latents_are_normal_with_the_asked_deviation():
 def test_impossible_requests_are_refused(generator, count, seed, message):
     with pytest.raises(ValueError, match=message):
         generate.sample(generator, count, seed)
+
+
+@pytest.mark.parametrize("std", [-0.5, float("nan"), float("inf")])
+def test_an_impossible_deviation_of_the_latents_is_refused(generator, std):
+    with pytest.raises(ValueError, match="the standard deviation of the latents is"):
+        generate.sample(generator, 1, latent_std=std)
 
 
 def test_training_mode_is_refused(generator):
@@ -215,5 +221,7 @@ def test_a_folder_keeps_its_old_files_until_the_new_ones_are_written(tmp_path):
         generate.save(old + 255, tmp_path / "digits", columns=1)
     assert (tmp_path / "digits" / "00004.png").is_file()
     (tmp_path / "digits" / "00001.png").rmdir()
+    (tmp_path / "digits" / "12345.png").write_text("mine")
     generate.save(old[:3], tmp_path / "digits", columns=1)
-    assert sorted(path.name for path in (tmp_path / "digits").iterdir()) == ["00000.png", "00001.png", "00002.png"]
+    names = sorted(path.name for path in (tmp_path / "digits").iterdir())
+    assert names == ["00000.png", "00001.png", "00002.png", "12345.png"]

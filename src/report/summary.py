@@ -85,10 +85,10 @@ def saving_rows(bd_rates: dict) -> list[list[str]]:
     least = max(defined, key=lambda stem: bd_rates[stem]["median"])
     return [
         [
-            "How much rate does the learned part of `z_fine` save over a formula, at equal SDR? "
-            f"(%; stem *{least}*, the least)",
+            "`z_fine` is computed by a formula and a neural network. How much rate does the network save? "
+            f"(%, at equal SDR; stem *{least}*, the least)",
             BD_RATE.format(-bd_rates[least]["median"]),
-            "the formula: 0",
+            "the formula alone: 0",
             _interval(BD_RATE, [-bound for bound in bd_rates[least]["interval"]]),
         ]
     ]
@@ -111,7 +111,7 @@ def opinion_rows(baselines: dict) -> list[list[str]]:
 
     return [
         row("How good does it sound, from 1 to 5, as a model predicts?", "model"),
-        row("And with noise added where sound was lost, at a lower SDR?", "model_filled"),
+        row("How good does it sound with noise added where sound was lost? The noise lowers the SDR.", "model_filled"),
     ]
 
 

@@ -188,7 +188,7 @@ def check_recording(config: FlowConfig | AudioConfig, waveform: Tensor) -> None:
             f"the recording lasts {len(waveform) / config.sample_rate:.2f} s: use one of "
             f"{least / config.sample_rate:.2f} to {MAX_SECONDS} s"
         )
-    check_scale(waveform.numpy(), "the recording")
+    check_scale(waveform.numpy(force=True), "the recording")
 
 
 def draw_style(flow: StemFlow, stem: str, seed: int, row: int = 0) -> Tensor:

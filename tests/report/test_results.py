@@ -250,7 +250,7 @@ def test_the_summary_answers_for_the_stem_that_does_worst():
     rows = summary.stem_rows({"final": final, "baselines": baselines, "bd_rate": saved})
     assert [row[1:] for row in rows] == [
         ["8.0", "uncompressed, 16 bit: 352.8", "95 %: 7.0 to 10.0"],
-        ["8.0", "the formula: 0", "95 %: 7.0 to 9.0"],
+        ["8.0", "the formula alone: 0", "95 %: 7.0 to 9.0"],
         ["1.50", "`z_mel` alone, estimated phase: 2.50", "95 %: 1.00 to 1.75"],
         ["1.50", "`z_mel` alone, estimated phase: 4.50", "95 %: 1.00 to 1.75"],
     ]

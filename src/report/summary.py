@@ -110,8 +110,11 @@ def opinion_rows(baselines: dict) -> list[list[str]]:
         ]
 
     return [
-        row("How good does it sound, from 1 to 5, as a model predicts?", "model"),
-        row("How good does it sound with noise added where sound was lost? The noise lowers the SDR.", "model_filled"),
+        row("How good does a regenerated stem sound, from 1 to 5, as a model of hearing predicts?", "model"),
+        row(
+            "How good does it sound, from 1 to 5, with noise added where sound was lost? The noise lowers the SDR.",
+            "model_filled",
+        ),
     ]
 
 

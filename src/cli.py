@@ -5,8 +5,10 @@ import errno
 import importlib
 import io
 import os
+import re
 import sys
 import warnings
+from itertools import pairwise
 
 from src.errors import UsageError, UserError
 
@@ -59,9 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _refuse_empty(arguments: list[str]) -> None:
     """Raise UsageError if an argument is empty, as an unset variable of the shell makes it: a command would take it for
     one that was not given."""
-    for before, argument in zip(["", *arguments], arguments, strict=False):
-        if not argument or (argument.startswith("--") and argument.endswith("=")):
-            option = argument.rstrip("=") or before
+    for before, argument in pairwise(["", *arguments]):
+        if not argument or re.fullmatch("--[^=]+=", argument):
+            option = argument[:-1] or before
             place = f"the value of {option}" if option.startswith("--") else "an argument"
             raise UsageError(f"{place} is empty: leave it out, or check the variable that it comes from")
 

@@ -66,6 +66,25 @@ def test_an_error_for_the_user_is_one_line_and_a_bug_keeps_its_traceback(capsys,
             cli.main(["data"])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [
+        (("image", "generate", "--model", ""), "the value of --model"),
+        (("image", "generate", "--model="), "the value of --model"),
+        (("audio", "reconstruct", "", "out.wav"), "an argument"),
+        (("audio", "generate", "--like", "", "--output=b=.wav"), "the value of --like"),
+    ],
+)
+def test_an_empty_argument_is_refused(capsys, arguments, place):
+    assert cli.main(list(arguments)) == 1
+    assert capsys.readouterr().err.startswith(f"error: {place} is empty: ")
+
+
+def test_a_name_may_end_in_an_equals_sign(capsys, tmp_path):
+    assert cli.main(["image", "generate", "--count", "1", f"--output={tmp_path}/digits="]) == 0
+    assert [path.name for path in (tmp_path / "digits=").iterdir()] == ["00000.png"]
+
+
 def test_a_reader_that_ends_early_leaves_no_traceback():
     command = f"{sys.executable} -m src image generate --help | head -1"
     finished = subprocess.run(command, shell=True, cwd=paths.ROOT, capture_output=True, text=True)

@@ -78,7 +78,8 @@ def refuse_existing(target: Path, overwrite: bool, is_folder: bool = False) -> N
     """Raise UsageError before any work if `target` exists and may not be replaced, or cannot be written."""
     name = paths.relative(target)
     try:
-        if target.exists() and not (overwrite or (target.is_dir() and not any(target.iterdir()))):
+        empty_folder = target.is_dir() and not any(target.iterdir())
+        if target.exists() and not empty_folder and not overwrite:
             raise UsageError(f"{name} exists: add --overwrite to replace it")
         folder = target if target.is_dir() else existing_parent(target)
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of symbolic links

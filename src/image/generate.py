@@ -1,5 +1,6 @@
 """From a trained generator to digits: latents, samples, numbers, interpolations, files."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -162,8 +163,8 @@ def save(images: Tensor, path: Path, columns: int) -> None:
     atomically.
 
     .png: one grid of `columns`, pixels doubled; .npy: one array; no suffix, or a folder that exists: a folder of
-    00000.png, 00001.png, ..., one for each image or number. Of pictures in the folder, those that continue these
-    numbers are deleted, which an earlier call wrote.
+    00000.png, 00001.png, ..., one for each image or number. Pictures in the folder whose numbers continue these are
+    deleted: an earlier call wrote them.
 
     Raises:
         UsageError: another suffix.
@@ -179,10 +180,9 @@ def save(images: Tensor, path: Path, columns: int) -> None:
     else:
         for row, picture in enumerate(numbers.transpose(1, 2).flatten(2)):  # (28, 28 digits)
             files.save_picture(path / f"{row:05d}.png", picture.numpy())
-        old = len(images)
-        while (picture := path / f"{old:05d}.png").exists():  # of an earlier call that wrote more
-            files.delete(picture)
-            old += 1
+        following = itertools.takewhile(Path.exists, (path / f"{row:05d}.png" for row in itertools.count(len(images))))
+        for old in reversed(list(following)):  # the last one first, so that an interruption leaves no gap
+            files.delete(old)
 
 
 def check_suffix(path: Path) -> None:
